@@ -1,0 +1,1 @@
+"""Checks and packing of bundles; knows files, not models; never vendored into a bundle."""

@@ -1,0 +1,1 @@
+"""Data lists, embedded phantoms, converters of public data sets."""

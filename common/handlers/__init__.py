@@ -1,0 +1,1 @@
+"""Ignite handlers: weights, per-case reports, pictures."""

@@ -1,0 +1,1 @@
+"""Inferers that run a whole method on a whole volume."""

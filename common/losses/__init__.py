@@ -1,0 +1,1 @@
+"""Losses that MONAI lacks, first of all those that leave unlabelled voxels out."""

@@ -1,0 +1,1 @@
+"""What MONAI lacks in metrics, and per-case tables with bootstrap intervals."""

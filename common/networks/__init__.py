@@ -1,0 +1,1 @@
+"""The networks of the five methods and the blocks they share."""
