@@ -1,1 +1,5 @@
 """Trainers and evaluators."""
+
+from .stage_trainer import StageTrainer
+
+__all__ = ["StageTrainer"]
