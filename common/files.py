@@ -83,7 +83,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                     "free some space or choose another folder; what was there before is untouched")
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import io
 import logging
 import os
 import platform
@@ -17,7 +19,7 @@ import torch
 from .checks import WeightsError, problem
 from .files import atomic_path, read_json, sha256, write_json
 
-__all__ = ["info_path", "load_weights", "read_info", "save_weights", "versions"]
+__all__ = ["info_path", "load_weights", "read_info", "save_tensors", "save_weights", "versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,16 @@ def info_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_suffix(".json")
 
 
+def save_tensors(content: Any, path: str | os.PathLike[str]) -> str:
+    """``torch.save`` that leaves the whole file or the one before, and names a full disk; returns the SHA-256."""
+    # through memory: torch's own writer turns a full disk into an error about stream positions
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
 def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: Mapping[str, Any]) -> None:
     """Write a network's state dict and its sidecar, each whole or not at all.
 
@@ -49,9 +61,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: M
     """
     path = Path(path)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-        digest = sha256(temporary)
+    digest = save_tensors(state, path)
     made = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     write_json(info_path(path), {**info, "versions": versions(), "made": made, "sha256": digest})
 
@@ -121,8 +131,10 @@ def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
             for names, kind in ((missing, "missing"), (foreign, "foreign"), (shapes, "of another shape"))
             if names
         ]
+        recipe = read_info(path).get("recipe")
+        trained = f"; they were trained with the recipe '{recipe}'" if recipe else ""
         raise WeightsError(
-            problem(f"the weights in '{path}' are of another network ({'; '.join(parts)})",
+            problem(f"the weights in '{path}' are of another network ({'; '.join(parts)}{trained})",
                     "names and shapes must be those of network_def",
-                    "use the config (and overlays, such as small.json) that they were trained with")
+                    "use the config, and the overlays such as small.json, that they were trained with")
         )

@@ -23,9 +23,8 @@ from monai.utils import optional_import
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checks import InputError, WeightsError, parse_flag, problem
-from ..files import atomic_path
 from ..visualize.curves import training_curves
-from ..weights import info_path, load_weights, read_info, save_weights
+from ..weights import info_path, load_weights, read_info, save_tensors, save_weights
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 
@@ -250,8 +249,7 @@ class StageTrainer(SupervisedTrainer):
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
         }
-        with atomic_path(self.resume_path) as temporary:
-            torch.save(content, temporary)
+        save_tensors(content, self.resume_path)
 
     def _restore(self) -> bool:
         """Take up the resume file; False when it is of another run than the earlier stages were resumed from."""

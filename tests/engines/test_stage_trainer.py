@@ -12,8 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
@@ -25,19 +23,6 @@ TOY = Path(__file__).resolve().parents[1] / "two_stage"
 REPOSITORY = TOY.parents[1]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy_data")
-    rng = np.random.default_rng(0)
-    for case in range(4):
-        label = np.zeros((8, 9, 10), np.uint8)
-        label[2:6, 3:7, 2:8] = 1
-        image = label + rng.normal(0, 0.3, label.shape)
-        nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), folder / f"image{case}.nii.gz")
-        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / f"label{case}.nii.gz")
-    return folder
-
-
 def causes(error: BaseException | None) -> str:
     """The texts of an error and of all that led to it: MONAI wraps what an expression raises."""
     texts = []
@@ -45,13 +30,6 @@ def causes(error: BaseException | None) -> str:
         texts.append(f"{type(error).__name__}: {error}")
         error = error.__cause__
     return "\n".join(texts)
-
-
-@pytest.fixture
-def bundle(tmp_path, data, monkeypatch):
-    monkeypatch.syspath_prepend(str(TOY))
-    shutil.copytree(TOY / "configs", tmp_path / "configs")
-    return tmp_path
 
 
 def workflow(bundle: Path, data: Path, run_id: str = "run", **overrides) -> ConfigWorkflow:
