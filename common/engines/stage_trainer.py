@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import secrets
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name
 __all__ = ["StageTrainer"]
 
 logger = logging.getLogger(__name__)
+
+# drawing takes longer than a short epoch
+SECONDS_BETWEEN_CURVES = 30.0
 
 # Which run a composite is being trained in. The stages of one run share the composite and nothing else; by this they know
 # the weights and resume files of their own run from those of an earlier one.
@@ -96,6 +100,7 @@ class StageTrainer(SupervisedTrainer):
         self._losses: list[torch.Tensor] = []
         self._learning_rate = 0.0
         self._done = False
+        self._drawn = time.monotonic()
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
         super().__init__(network=_distributed(network), train_handlers=own, **kwargs)
@@ -206,14 +211,20 @@ class StageTrainer(SupervisedTrainer):
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
             self._save_resume()
-            training_curves(self.history, self.output_dir / f"curves_{self.stage}.png", title=self.stage)
+            if time.monotonic() - self._drawn > SECONDS_BETWEEN_CURVES:
+                self._draw_curves()
 
     def _record_end(self) -> None:
         self._done = True
         if _rank() == 0:
             self._save_resume()
+            self._draw_curves()
             if has_tensorboard:
                 self.writer.flush()
+
+    def _draw_curves(self) -> None:
+        training_curves(self.history, self.output_dir / f"curves_{self.stage}.png", title=self.stage)
+        self._drawn = time.monotonic()
 
     def _is_best(self, validated: tuple[str, float] | None) -> bool:
         if self.evaluator is None:
