@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer, Workflow
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
 from monai.utils import optional_import
-from torch.nn.parallel import DistributedDataParallel
 
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..visualize.curves import training_curves
 from ..weights import info_path, load_weights, read_info, save_tensors, save_weights
+from .distributed import barrier, exchange_gradients, rank
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 
@@ -103,11 +102,11 @@ class StageTrainer(SupervisedTrainer):
         self._drawn = time.monotonic()
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
-        super().__init__(network=_distributed(network), train_handlers=own, **kwargs)
+        super().__init__(network=exchange_gradients(network), train_handlers=own, **kwargs)
         self.add_event_handler(Events.STARTED, StageTrainer._restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, StageTrainer._reseed)
         self.add_event_handler(Events.ITERATION_COMPLETED, StageTrainer._note_loss)
-        if _rank() == 0:
+        if rank() == 0:
             self._attach_records()
         # after the handlers of the config, so that validation and the schedule have had their turn
         self.add_event_handler(Events.EPOCH_COMPLETED, StageTrainer._record_epoch)
@@ -133,7 +132,7 @@ class StageTrainer(SupervisedTrainer):
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
             super().run()
-        _barrier()  # rank 0 may still be writing what the others read back
+        barrier()  # rank 0 may still be writing what the others read back
         if self.best is not None:
             self._read_best_back()
             logger.info("stage '%s': best epoch %d, in %s.", self.stage, self.best["epoch"], self.model_path.name)
@@ -147,7 +146,7 @@ class StageTrainer(SupervisedTrainer):
 
     def _reseed(self) -> None:
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
-        seed = self.seed + self.state.epoch + 10_000 * _rank()
+        seed = self.seed + self.state.epoch + 10_000 * rank()
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -205,9 +204,9 @@ class StageTrainer(SupervisedTrainer):
         self.history.append(row)
         if self._is_best(validated):
             self.best = {"epoch": epoch, "score": validated[1] if validated else float("nan")}
-            if _rank() == 0:
+            if rank() == 0:
                 self._save_best(validated[0] if validated else "last epoch")
-        if _rank() == 0:
+        if rank() == 0:
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
             self._save_resume()
@@ -216,7 +215,7 @@ class StageTrainer(SupervisedTrainer):
 
     def _record_end(self) -> None:
         self._done = True
-        if _rank() == 0:
+        if rank() == 0:
             self._save_resume()
             self._draw_curves()
             if has_tensorboard:
@@ -297,22 +296,6 @@ def _loss_of(output: Any) -> torch.Tensor:
     """The loss of an iteration; decollated output repeats it for every item of the batch."""
     first = output[0] if isinstance(output, list) else output
     return torch.as_tensor(first["loss"])
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _barrier() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-
-
-def _distributed(network: torch.nn.Module) -> torch.nn.Module:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return network
-    device = next(network.parameters()).device
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _for_stage(shared: Sequence[Any], own: Sequence[Any], stage: str) -> list[Any]:

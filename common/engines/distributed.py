@@ -1,0 +1,32 @@
+"""What training in several processes needs; each function does the right thing in a single one, too."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["barrier", "exchange_gradients", "rank"]
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process; 0 when it is the only one."""
+    return dist.get_rank() if _initialised() else 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _initialised():
+        dist.barrier()
+
+
+def exchange_gradients(network: torch.nn.Module) -> torch.nn.Module:
+    """The network wrapped for averaging of its gradients over the processes; the network itself in a single one."""
+    if not _initialised() or dist.get_world_size() == 1:
+        return network
+    device = next(network.parameters()).device
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
