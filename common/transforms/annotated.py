@@ -1,0 +1,232 @@
+"""Which annotated slices of a label are seen in training, and which are held out for scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import get_track_meta
+from monai.transforms import MapTransform
+from monai.transforms.transform import Transform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+
+from ..checks import InputError, problem
+from ..data.arguments import parse_integer, parse_optional_integer
+from ..geometry.labels import labelled_slices
+from .source import source_of
+
+__all__ = ["AnnotatedSlices", "AnnotatedSlicesd", "labelled_share", "spread_slices", "split_slices"]
+
+_PARTS = ("train", "held_out", "all")
+
+
+def labelled_share(label: torch.Tensor, ignore_index: int = 3) -> float:
+    """Share of the voxels that are labelled, between 0 and 1.
+
+    Args:
+        label: labels of any shape.
+        ignore_index: label of unlabelled voxels.
+
+    >>> labelled_share(torch.tensor([0, 3, 3, 1]))
+    0.5
+    """
+    labelled = convert_to_tensor(label, track_meta=False) != ignore_index
+    return float(torch.count_nonzero(labelled)) / max(labelled.numel(), 1)
+
+
+def spread_slices(count: int, size: int) -> list[int]:
+    """The planes at the middles of `count` equal parts of an axis of `size` voxels.
+
+    >>> spread_slices(3, 60)
+    [10, 30, 50]
+    """
+    return [int((2 * part + 1) * size / (2 * count)) for part in range(count)]
+
+
+def split_slices(planes: Sequence[Sequence[int]], folds: int, seed: int = 0) -> list[list[list[int]]]:
+    """Split annotated planes of three axes into `folds` groups that each spread over the volume and over the axes.
+
+    Neighbouring planes of an axis go to different groups, in an order drawn from `seed`; the groups' sizes, all axes
+    together, differ by one plane at most, and an axis with at least `folds` planes has some in every group.
+
+    Args:
+        planes: indices of the annotated planes, per axis, ascending.
+        folds: number of groups.
+        seed: seed of the order.
+
+    Returns:
+        the planes of each group, per axis, ascending.
+    """
+    random = np.random.RandomState(seed)
+    groups: list[list[list[int]]] = [[[] for _ in planes] for _ in range(folds)]
+    sizes = np.zeros(folds, dtype=int)
+    for axis, indices in enumerate(planes):
+        for start in range(0, len(indices), folds):
+            run = indices[start : start + folds]
+            # a run shorter than the number of groups goes to those that have fewest
+            chosen = np.lexsort((random.rand(folds), sizes))[: len(run)]
+            for index, group in zip(run, random.permutation(chosen)):
+                groups[group][axis].append(int(index))
+                sizes[group] += 1
+    return groups
+
+
+class AnnotatedSlices(Transform):
+    """Show one part of a label's annotated slices and hide everything else.
+
+    cicek2016unet3d section 4: annotated slices of three orthogonal directions, (7, 5, 21) of them in planes (yz, xz,
+    xy), that is across the array axes 0, 1 and 2; three-fold cross-validation over the slices, scored on held-out
+    slices only.
+
+    A set A of annotated planes is taken: `slices` evenly spread planes per axis (to thin out a dense label), or, with
+    `slices` None, the planes that were annotated, as :func:`labelled_slices` finds them. Then
+
+    ============  ==========================================  ====================================================
+    \\             part "train" shows                          part "held_out" shows
+    ============  ==========================================  ====================================================
+    `folds` n     A without the planes of group `fold`        planes of group `fold`, less what "train" shows
+    None, slices  A                                           every labelled voxel that is not on A
+    None, None    the label as it is                          the label as it is (other volumes are held out then)
+    ============  ==========================================  ====================================================
+
+    and part "all" shows A (with `slices`) or the label as it is.
+
+    Args:
+        part: "train", "held_out" or "all".
+        slices: planes per axis, 0 allowed, such as (7, 5, 21); None finds the annotated planes.
+        fold: which group of planes is held out, from 0.
+        folds: number of groups, at least 2, or None. The word "None" from a command line is understood too.
+        ignore_index: label of unlabelled voxels; what is hidden becomes this.
+        seed: decides which plane goes to which group (see :func:`split_slices`); the same in training and validation.
+
+    Returns:
+        the label, shape (1, D, H, W) and type as given.
+
+    Raises:
+        InputError: for arguments out of range, more slices than planes, fewer annotated planes than folds, folds of a
+            dense label without `slices`, or a part in which nothing is labelled.
+    """
+
+    def __init__(
+        self,
+        part: str = "train",
+        slices: Sequence[int] | None = None,
+        fold: int = 0,
+        folds: int | None = None,
+        ignore_index: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self.part, self.ignore_index, self.seed = part, int(ignore_index), int(seed)
+        self.slices = None if slices in (None, "None") else tuple(parse_integer(n, "slices") for n in slices)
+        self.folds = parse_optional_integer(folds, "folds")
+        self.fold = parse_integer(fold, "fold")
+        if part not in _PARTS:
+            raise InputError(problem(f"part {part!r} was given", f"it must be one of {', '.join(_PARTS)}",
+                                     "take one of these"))
+        if self.slices is not None and (len(self.slices) != 3 or min(self.slices) < 0 or not any(self.slices)):
+            raise InputError(problem(f"slices {self.slices} was given", "it must be three numbers of planes, not all 0",
+                                     "give them for the planes yz, xz and xy, such as (7, 5, 21)"))
+        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise InputError(problem(f"fold {self.fold} of folds {self.folds} was given",
+                                     "folds must be at least 2 and fold lie from 0 to folds - 1",
+                                     "change one of them, or give folds None to hold no slices out"))
+
+    def __call__(self, label: torch.Tensor) -> torch.Tensor:
+        """Hide in `label`, shape (1, D, H, W), what does not belong to the part."""
+        values = convert_to_tensor(label, track_meta=False)
+        if values.ndim != 4 or len(values) != 1:
+            raise InputError(problem(f"{source_of(label)} has shape {tuple(values.shape)}",
+                                     "a label must be (1, D, H, W)", "load it with one channel in front"))
+        labelled = values != self.ignore_index
+        if not labelled.any():
+            raise InputError(problem(f"nothing is labelled in {source_of(label)}",
+                                     f"some voxels must differ from {self.ignore_index} (ignore_index)",
+                                     "label some of it, or take the case out of the list"))
+        shown = labelled & self._shown(values, source_of(label))
+        if not shown.any():
+            raise InputError(problem(f"nothing is labelled in the part '{self.part}' of {source_of(label)}",
+                                     "some labelled voxels must belong to it", "change slices, fold or folds"))
+        hidden = torch.where(shown, values, torch.full_like(values, self.ignore_index))
+        return convert_to_dst_type(hidden, dst=label)[0]
+
+    def _shown(self, values: torch.Tensor, source: str) -> torch.Tensor:
+        """Mask, shape (1, D, H, W) or smaller where it broadcasts, of what the part shows."""
+        everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=values.device)
+        if self.slices is None and (self.folds is None or self.part == "all"):
+            return everything
+        planes = self._planes(values, source)
+        if self.folds is None or self.part == "all":
+            kept = _on(planes, values)
+            return ~kept if self.part == "held_out" else kept
+        groups = split_slices(planes, self.folds, self.seed)
+        seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold])]
+        kept = _on(seen, values)
+        return kept if self.part == "train" else _on(groups[self.fold], values) & ~kept
+
+    def _planes(self, values: torch.Tensor, source: str) -> list[list[int]]:
+        """The annotated planes per axis."""
+        shape = tuple(values.shape[1:])
+        if self.slices is None:
+            planes = [labelled_slices(values, self.ignore_index, axis) for axis in range(3)]
+            if all(len(of_axis) == size for of_axis, size in zip(planes, shape)):
+                raise InputError(problem(
+                    f"all slices of {source} are annotated and folds {self.folds} was given",
+                    "a dense label has no single slices that could be held out from their neighbours",
+                    "give slices, such as (7, 5, 21), to keep only so many, or folds None to use the label as it is"))
+        elif any(count > size for count, size in zip(self.slices, shape)):
+            raise InputError(problem(f"slices {self.slices} was given and {source} has {shape} planes per axis",
+                                     "there can not be more slices than planes", "give smaller numbers"))
+        else:
+            planes = [spread_slices(count, size) for count, size in zip(self.slices, shape)]
+        total = sum(len(of_axis) for of_axis in planes)
+        if self.folds is not None and total < self.folds:
+            raise InputError(problem(f"{source} has {total} annotated slices and folds {self.folds} was given",
+                                     "each fold needs at least one slice", "give fewer folds or annotate more slices"))
+        return planes
+
+
+def _on(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
+    """Mask of the shape of `values` (1, D, H, W): True on any of the planes."""
+    mask = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
+    for axis, indices in enumerate(planes, start=1):
+        mask.index_fill_(axis, torch.tensor(list(indices), dtype=torch.long, device=values.device), True)
+    return mask
+
+
+class AnnotatedSlicesd(MapTransform):
+    """Dictionary form of :class:`AnnotatedSlices`.
+
+    cicek2016unet3d section 4.
+
+    Args:
+        keys: labels, shape (1, D, H, W) each.
+        part, slices, fold, folds, ignore_index, seed: see :class:`AnnotatedSlices`.
+        allow_missing_keys: pass over keys that a case does not have.
+
+    Raises:
+        InputError: see :class:`AnnotatedSlices`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        part: str = "train",
+        slices: Sequence[int] | None = None,
+        fold: int = 0,
+        folds: int | None = None,
+        ignore_index: int = 3,
+        seed: int = 0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.annotated = AnnotatedSlices(part, slices, fold, folds, ignore_index, seed)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, Any]:
+        """Hide in every key's label what does not belong to the part."""
+        shown = dict(data)
+        for key in self.key_iterator(shown):
+            shown[key] = self.annotated(convert_to_tensor(shown[key], track_meta=get_track_meta()))
+        return shown

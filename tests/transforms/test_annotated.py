@@ -1,0 +1,174 @@
+"""Parts of annotated slices: disjoint, complete, spread; dense and sparse labels; errors."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.checks import InputError
+from common.transforms.annotated import (
+    AnnotatedSlices,
+    AnnotatedSlicesd,
+    labelled_share,
+    split_slices,
+    spread_slices,
+)
+
+SHAPE = (24, 20, 32)
+XENOPUS = (7, 5, 21)
+
+
+def dense(shape=SHAPE):
+    return torch.randint(0, 3, (1, *shape), generator=torch.manual_seed(0), dtype=torch.uint8)
+
+
+def sparse(slices=XENOPUS, shape=SHAPE):
+    """A label with so many annotated planes per axis, hidden by hand."""
+    label, seen = dense(shape), torch.zeros(1, *shape, dtype=torch.bool)
+    for axis, count in enumerate(slices, start=1):
+        for index in spread_slices(count, shape[axis - 1]):
+            seen.select(axis, index)[:] = True
+    label[~seen] = 3
+    return label
+
+
+@pytest.mark.parametrize("size", [1, 7, 56, 248])
+def test_planes_are_spread_evenly(size):
+    for count in range(1, size + 1, max(size // 9, 1)):
+        planes = spread_slices(count, size)
+        gaps = np.diff([-planes[0] - 1, *planes, 2 * size - planes[-1]])  # with the border as a mirror
+        assert len(set(planes)) == count and min(planes) >= 0 and max(planes) < size
+        assert gaps.max() - gaps.min() <= 2 and np.ptp(np.diff(planes) if count > 1 else [0]) <= 1
+
+
+def test_the_paper_s_33_planes():
+    label = dense((248, 244, 64))
+    shown = AnnotatedSlices("train", XENOPUS)(label)
+    planes = [spread_slices(count, size) for count, size in zip(XENOPUS, (248, 244, 64))]
+    assert [len(p) for p in planes] == [7, 5, 21] and sum(map(len, planes)) == 33
+    expected = torch.zeros_like(label, dtype=torch.bool)
+    expected[:, planes[0]] = expected[:, :, planes[1]] = expected[..., planes[2]] = True
+    assert torch.equal(shown != 3, expected) and torch.equal(shown[expected], label[expected])
+    hidden = (1 - 7 / 248) * (1 - 5 / 244) * (1 - 21 / 64)
+    assert labelled_share(shown) == pytest.approx(1 - hidden)
+
+
+@pytest.mark.parametrize("slices", [(7, 5, 21), (0, 0, 4), (1, 0, 1), (23, 0, 0)])
+def test_slices_without_folds(slices):
+    label = dense()
+    train, held_out, every = (AnnotatedSlices(part, slices)(label) for part in ("train", "held_out", "all"))
+    assert torch.equal(train, every)
+    assert torch.equal((train != 3) ^ (held_out != 3), torch.ones_like(label, dtype=torch.bool))
+    assert torch.equal(torch.minimum(train, held_out), label)
+    counts = [sum((train != 3).select(axis, index).all() for index in range(label.shape[axis])) for axis in (1, 2, 3)]
+    assert counts == list(slices)
+
+
+@pytest.mark.parametrize("source", [sparse(), sparse((0, 0, 9)), sparse((3, 2, 0))])
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_of_an_annotated_label(source, folds):
+    everything = source != 3
+    held = []
+    for fold in range(folds):
+        train = AnnotatedSlices("train", fold=fold, folds=folds)(source) != 3
+        out = AnnotatedSlices("held_out", fold=fold, folds=folds)(source) != 3
+        assert train.any() and out.any() and not (train & out).any()
+        assert torch.equal(train | out, everything)  # a voxel on a held-out plane only, or on some training plane
+        held.append(out)
+    # across the folds, what lies on one plane alone is held out exactly once; crossings never more than once a plane
+    total = torch.stack(held).sum(0)
+    planes = sum(
+        torch.zeros_like(source, dtype=torch.long).index_fill(axis, torch.tensor(found, dtype=torch.long), 1)
+        for axis, found in enumerate(([i for i in range(source.shape[a]) if everything.select(a, i).all()]
+                                      for a in (1, 2, 3)), start=1)
+    )
+    assert (total[planes == 1] == 1).all() and (total <= 1).all() and not total[planes == 0].any()
+    assert torch.equal(AnnotatedSlices("all", folds=folds)(source), source)
+
+
+def test_folds_of_slices_taken_from_a_dense_label():
+    label = dense()
+    from_dense = [AnnotatedSlices(p, XENOPUS, 1, 3)(label) for p in ("train", "held_out", "all")]
+    from_sparse = [AnnotatedSlices(p, None, 1, 3)(sparse()) for p in ("train", "held_out", "all")]
+    assert all(torch.equal(a, b) for a, b in zip(from_dense, from_sparse))
+
+
+@pytest.mark.parametrize("counts", [(7, 5, 21), (6, 7, 12), (4, 5, 10), (1, 1, 1), (0, 2, 3), (13, 0, 0)])
+@pytest.mark.parametrize("folds", [2, 3])
+def test_groups_are_balanced_and_spread(counts, folds):
+    planes = [list(range(0, 3 * count, 3)) for count in counts]
+    for seed in range(5):
+        groups = split_slices(planes, folds, seed)
+        for axis, of_axis in enumerate(planes):
+            assert sorted(itertools.chain(*(group[axis] for group in groups))) == of_axis
+            if len(of_axis) >= folds:
+                assert all(group[axis] for group in groups)
+                for group in groups:  # nowhere a long stretch without a plane of the group
+                    assert np.diff(group[axis]).max(initial=0) <= 3 * (2 * folds - 1)
+        sizes = [sum(map(len, group)) for group in groups]
+        assert max(sizes) - min(sizes) <= 1
+        assert groups == split_slices(planes, folds, seed)
+    assert any(split_slices(planes, folds, 0) != split_slices(planes, folds, seed) for seed in range(1, 9))
+
+
+@pytest.mark.parametrize("part", ["train", "held_out", "all"])
+def test_without_slices_and_folds_the_label_is_as_it_was(part):
+    for label in (dense(), sparse()):
+        assert torch.equal(AnnotatedSlices(part)(label), label)
+
+
+def test_other_ignore_index_types_and_metadata():
+    label = MetaTensor(sparse().float(), affine=torch.diag(torch.tensor([2.0, 2, 3, 1])), meta={"filename_or_obj": "x"})
+    label[label == 3] = 255
+    before = label.clone()
+    data = {"label": label, "image": "untouched"}
+    shown = AnnotatedSlicesd("label", "held_out", fold=2, folds=3, ignore_index=255)(data)
+    assert shown["image"] == "untouched" and shown["label"].dtype == torch.float32
+    assert isinstance(shown["label"], MetaTensor) and torch.equal(shown["label"].affine, label.affine)
+    assert set(shown["label"].unique().tolist()) == {0, 1, 2, 255} and torch.equal(label, before)
+    array = AnnotatedSlicesd("label", "train", (2, 2, 2))({"label": dense().numpy()})["label"]
+    assert torch.equal(array, AnnotatedSlices("train", (2, 2, 2))(dense()))
+
+
+def test_arguments_as_a_command_line_gives_them():
+    named = AnnotatedSlices("train", "None", "1", "3")(sparse())
+    assert torch.equal(named, AnnotatedSlices("train", None, 1, 3)(sparse()))
+    assert torch.equal(AnnotatedSlices("train", None, 0, "None")(sparse()), sparse())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"fold": 3, "folds": 3}, "fold 3 of folds 3.*from 0 to folds - 1"),
+        ({"fold": -1, "folds": 3}, "fold -1 of folds 3"),
+        ({"folds": 1}, "folds must be at least 2"),
+        ({"part": "test"}, "part 'test' was given.*train, held_out, all"),
+        ({"slices": (1, 2)}, "three numbers of planes"),
+        ({"slices": (0, 0, 0)}, "not all 0"),
+        ({"slices": (1, -1, 2)}, "three numbers of planes"),
+    ],
+)
+def test_arguments_out_of_range(options, text):
+    with pytest.raises(InputError, match=text):
+        AnnotatedSlices(**options)
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "text"),
+    [
+        (dense(), {"slices": (25, 1, 1)}, r"slices \(25, 1, 1\).*'kidney.nii'.*\(24, 20, 32\).*more slices than"),
+        (sparse((1, 0, 1)), {"folds": 3}, "'kidney.nii' has 2 annotated slices and folds 3.*annotate more slices"),
+        (dense(), {"slices": (0, 1, 1), "folds": 3}, "'kidney.nii' has 2 annotated slices and folds 3"),
+        (dense(), {"folds": 3}, "all slices of 'kidney.nii' are annotated.*give slices"),
+        (torch.full((1, *SHAPE), 3), {}, r"nothing is labelled in 'kidney.nii'.*differ from 3"),
+        (dense(), {"part": "held_out", "slices": (24, 0, 0)}, "in the part 'held_out' of 'kidney.nii'"),
+        (dense()[0], {}, r"'kidney.nii' has shape \(24, 20, 32\).*\(1, D, H, W\)"),
+    ],
+)
+def test_labels_that_do_not_fit(label, options, text):
+    with pytest.raises(InputError, match=text):
+        AnnotatedSlices(**options)(MetaTensor(label, meta={"filename_or_obj": "kidney.nii"}))
