@@ -60,7 +60,8 @@ def check_replaceable(folder: Path, target: Path) -> None:
             raise InputError(problem(f"'{folder}' is there and is not a packed bundle", rule, remedy))
         lost = sorted(name for name, digest in file_hashes(folder).items() if wrote.get(name) != digest)
         if lost:
-            raise InputError(problem(f"'{folder}' holds '{lost[0]}', added or changed since it was packed", rule, remedy))
+            came = f"'{folder}' holds '{lost[0]}', added or changed since it was packed"
+            raise InputError(problem(came, rule, remedy))
     if target.exists() and not _is_packed_zip(target):
         raise InputError(problem(f"'{target}' is there and is not the archive of a packed bundle", rule, remedy))
 

@@ -13,7 +13,8 @@ from ..checks import InputError, problem
 
 __all__ = ["NEVER_VENDORED", "config_targets", "defining_path", "import_closure", "rewrite_targets", "vendored_files"]
 
-NEVER_VENDORED = ("bundling", "cli", "__main__")  # they know bundles as files, or the command line: no bundle needs them
+# they know bundles as files, or the command line: no bundle needs them
+NEVER_VENDORED = ("bundling", "cli", "__main__")
 
 
 def config_targets(config: Any, package: str) -> Iterator[str]:
@@ -36,10 +37,9 @@ def config_targets(config: Any, package: str) -> Iterator[str]:
 def rewrite_targets(config: Any, paths: dict[str, str]) -> Any:
     """A copy of `config` in which every ``_target_`` found in `paths` is replaced by its entry."""
     if isinstance(config, dict):
-        return {
-            key: paths.get(value, value) if key == "_target_" and isinstance(value, str) else rewrite_targets(value, paths)
-            for key, value in config.items()
-        }
+        rewritten = {key: rewrite_targets(value, paths) for key, value in config.items()}
+        target = config.get("_target_")
+        return {**rewritten, "_target_": paths[target]} if isinstance(target, str) and target in paths else rewritten
     if isinstance(config, list):
         return [rewrite_targets(item, paths) for item in config]
     return config
@@ -170,7 +170,7 @@ def _refuse_absolute(node: ast.AST, package: str, path: Path, docstrings: set[in
         if name == package or name.startswith(f"{package}."):
             raise InputError(
                 problem(f"line {node.lineno} of '{path}' names '{name}' absolutely",
-                        f"inside {package}/ its own modules are reached relatively, for it is vendored under another name",
+                        f"modules of {package}/ reach each other relatively, for they are carried under another name",
                         "write a relative import (from ..networks.unet3d import UNet3D)")
             )
 

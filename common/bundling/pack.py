@@ -25,6 +25,7 @@ from .recipe import bake, format_json, read_configs, refuse_hidden_code, resolve
 __all__ = ["pack"]
 
 PACKAGE = __package__.split(".")[0]
+PHANTOM_NOTE = "THE WEIGHTS WERE TRAINED ON SYNTHETIC PHANTOMS: results on real volumes mean nothing."
 _CARRIED = ("configs", "docs", "LICENSE", "large_files.yml")
 
 
@@ -38,8 +39,8 @@ def pack(
     """Write ``OUT/NAME`` and ``OUT/NAME.zip``: a bundle that runs where the repository is not.
 
     It holds configs, docs, LICENSE, ``models/model.pt`` with its sidecar, each stage's own weights as
-    ``models/model_STAGE.pt``, and as ``scripts_NAME`` the modules that its configs need, every ``_target_`` pointing there.
-    ``PACKED.json`` lists all files with their SHA-256. The same input gives the same bytes.
+    ``models/model_STAGE.pt``, and as ``scripts_NAME`` the modules that its configs need, every ``_target_`` pointing
+    there. ``PACKED.json`` lists all files with their SHA-256. The same input gives the same bytes.
 
     Args:
         bundle_dir: folder of the bundle.
@@ -78,15 +79,16 @@ def pack(
     made = out / f".{secrets.token_hex(4)}.{name}"
     try:
         _carry(bundle, made)
-        vendored = _vendor(configs, made, scripts, package)
+        _vendor(configs, made, scripts, package)
         if model.is_file():
             _carry_weights(model, made / "models", stage_names(configs.get("train.json", {})))
-        (made / MANIFEST).write_text(format_json(_manifest(made, configs["metadata.json"], overlays, vendored)), "utf-8")
+        manifest = _manifest(made, configs["metadata.json"], overlays)
+        (made / MANIFEST).write_text(format_json(manifest), encoding="utf-8")
         write_zip(made, out / f"{name}.zip")
         replace_folder(made, out / name)
     except OSError as error:
         raise InputError(
-            problem(f"packing into '{out}' failed ({error.strerror or error})", "the folder must be writable and take it all",
+            problem(f"packing into '{out}' failed ({error.strerror or error})", "it must be writable and take it all",
                     "choose another folder, or make room; what was there before is untouched")
         ) from error
     finally:
@@ -115,19 +117,25 @@ def _check_bundle(bundle: Path) -> None:
 
 
 def _check_network(configs: dict[str, Any], bundle: Path, model: Path, overlays: Sequence[str]) -> None:
-    """The network of ``inference.json`` takes the weights strictly, and metadata states its sizes."""
+    """The network of ``inference.json`` takes the weights strictly; metadata states its sizes, and phantom weights.
+
+    Viewers show the description. Handlers, which warn of phantom weights otherwise, do not run in MONAI Label.
+    """
     config = configs["inference.json"]
     network = resolved(config, "network_def", {"bundle_root": str(bundle), "device": "cpu"})
     if overlays and "patch_size" in config:
         shape_metadata(configs["metadata.json"], network, resolved(config, "patch_size"))
     if model.is_file():
         try:
-            load_weights(network, model)
+            info = load_weights(network, model)
         except WeightsError as error:
             raise WeightsError(
-                f"{error} A packed bundle's inference.json is read alone: if the weights were trained under an overlay, "
-                "pack with it (--overlay small)."
+                f"{error} Consumers read a packed bundle's inference.json alone: if the weights were trained under an "
+                "overlay, pack with it (--overlays small)."
             ) from error
+        if info.get("phantom"):
+            metadata = configs["metadata.json"]
+            metadata["description"] = f"{PHANTOM_NOTE} {metadata.get('description', '')}".strip()
 
 
 def _carry(bundle: Path, made: Path) -> None:
@@ -140,28 +148,23 @@ def _carry(bundle: Path, made: Path) -> None:
             shutil.copyfile(source, made / name)
 
 
-def _vendor(configs: dict[str, Any], made: Path, scripts: str, package: str) -> dict[str, bytes]:
+def _vendor(configs: dict[str, Any], made: Path, scripts: str, package: str) -> None:
     """Write the code that the configs need, and the configs pointing at it."""
     refuse_hidden_code(made / "configs", package)
     homes = {target: defining_path(target) for target in sorted(set(config_targets(list(configs.values()), package)))}
-    paths = {
-        target: f"{scripts}{module.removeprefix(package)}.{attribute}" if _inside(module, package) else f"{module}.{attribute}"
-        for target, (module, attribute) in homes.items()
-    }
-    needed = {module.removeprefix(f"{package}.") for module, _ in homes.values() if _inside(module, package)}
+    paths, needed = {}, set()
+    for target, (module, attribute) in homes.items():
+        if module.startswith(f"{package}."):
+            needed.add(module.removeprefix(f"{package}."))
+            module = f"{scripts}{module.removeprefix(package)}"
+        paths[target] = f"{module}.{attribute}"
     root = Path(importlib.import_module(package).__file__).parent
-    vendored = vendored_files(needed, root)
-    for name, content in vendored.items():
+    for name, content in vendored_files(needed, root).items():
         target = made / scripts / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     for name, config in configs.items():
         (made / "configs" / name).write_text(format_json(rewrite_targets(config, paths)), encoding="utf-8")
-    return vendored
-
-
-def _inside(module: str, package: str) -> bool:
-    return module.startswith(f"{package}.")
 
 
 def _carry_weights(model: Path, folder: Path, stages: Sequence[str]) -> None:
@@ -187,7 +190,7 @@ def _carry_weights(model: Path, folder: Path, stages: Sequence[str]) -> None:
         write_json(info_path(path), {**read_info(model), "stage": stage, "sha256": sha256(path)})
 
 
-def _manifest(made: Path, metadata: Any, overlays: Sequence[str], vendored: dict[str, bytes]) -> dict[str, Any]:
+def _manifest(made: Path, metadata: Any, overlays: Sequence[str]) -> dict[str, Any]:
     files = file_hashes(made)
     return {
         "bundle": metadata.get("name"),
@@ -195,6 +198,5 @@ def _manifest(made: Path, metadata: Any, overlays: Sequence[str], vendored: dict
         "packed_by": f"volseg {__version__}",
         "overlays": list(overlays),
         "weights": files.get("models/model.pt"),
-        "modules": len([name for name in vendored if not name.endswith("__init__.py")]),
         "files": files,
     }

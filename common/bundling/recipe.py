@@ -32,7 +32,7 @@ def read_configs(folder: Path) -> dict[str, Any]:
 
 
 def refuse_hidden_code(folder: Path, package: str) -> None:
-    """Refuse configs that reach the package other than by a ``_target_`` in JSON: that would break under another name.
+    """Refuse configs that reach the package other than by a ``_target_`` in JSON: it would break under another name.
 
     Raises:
         InputError: naming the file and the text.
@@ -52,7 +52,7 @@ def refuse_hidden_code(folder: Path, package: str) -> None:
 
 
 def _strings(config: Any) -> list[str]:
-    """The expressions (``$...``) and macros (``%...``) of a config, keys of a ``_target_`` and descriptions left out."""
+    """The expressions (``$...``) and macros (``%...``) of a config, descriptions left out."""
     if isinstance(config, dict):
         return [text for key, value in config.items() if key not in ("_target_", "_desc_") for text in _strings(value)]
     if isinstance(config, list):
@@ -63,7 +63,7 @@ def _strings(config: Any) -> list[str]:
 def bake(configs: dict[str, Any], overlays: Sequence[str]) -> dict[str, Any]:
     """Write overlays into ``train.json`` and ``inference.json``, each key where that file has it.
 
-    Consumers such as MONAI Label read ``inference.json`` alone: weights trained under an overlay would not fit it otherwise.
+    Consumers such as MONAI Label read ``inference.json`` alone, and weights trained under an overlay would not fit it.
 
     Args:
         configs: contents by file name.
@@ -79,7 +79,7 @@ def bake(configs: dict[str, Any], overlays: Sequence[str]) -> dict[str, Any]:
         if name not in known:
             raise InputError(
                 problem(f"there is no overlay configs/{name}", f"the bundle has {', '.join(known) or 'none'}",
-                        f"pass --overlay {nearest(name, known).removesuffix('.json') or 'one of these'}")
+                        f"pass --overlays {nearest(name, known).removesuffix('.json') or 'one of these'}")
             )
         for key, value in configs[name].items():
             if not any([_merge(baked, file, key, value) for file in STANDALONE]):
@@ -164,9 +164,8 @@ def _format(content: Any, indent: int, before: int) -> str:
         brackets = "[]"
     else:
         keys = [json.dumps(key, ensure_ascii=False) + ": " for key in content]
-        items = [
-            key + _format(value, indent + 4, indent + 4 + len(key)) for key, value in zip(keys, content.values(), strict=True)
-        ]
+        pairs = zip(keys, content.values(), strict=True)
+        items = [key + _format(value, indent + 4, indent + 4 + len(key)) for key, value in pairs]
         brackets = "{}"
     return brackets[0] + "\n" + ",\n".join(pad + item for item in items) + "\n" + " " * indent + brackets[1]
 

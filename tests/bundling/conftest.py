@@ -19,7 +19,8 @@ FILES = {
     "nets/__init__.py": '"""Nets."""\n\nfrom .heavy import Heavy\nfrom .net import Net\n\n__all__ = ["Heavy", "Net"]\n',
     "nets/heavy.py": "class Heavy:\n    pass\n",
     "nets/net.py": (
-        '"""A net."""\n\nimport torch\n\nfrom .. import __version__\nfrom ..checks import rule\nfrom . import late\n\n\n'
+        '"""A net."""\n\nimport torch\n\n'
+        "from .. import __version__\nfrom ..checks import rule\nfrom . import late\n\n\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self, channels=2):\n"
         "        super().__init__()\n"

@@ -1,0 +1,179 @@
+"""The packed bundle `unet3d_sparse` where the repository is not on the path."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.bundling.pack import pack
+from common.files import read_json
+from common.networks.unet3d import UNet3D
+from common.weights import read_info, save_weights
+
+NAME = "unet3d_sparse"
+TINY = {"widths": [2, 4, 6, 8], "padded": True, "patch_size": [24, 24, 16], "tile_overlap": 0.25}
+BLOCK = '''
+import sys
+class Block:
+    """The package of the repository cannot be imported, wherever it is installed."""
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "common" or name.startswith("common."):
+            raise ModuleNotFoundError("the repository is off the path", name=name)
+sys.meta_path.insert(0, Block)
+'''
+
+
+def pack_tiny(repository: Path, work: Path, name: str) -> Path:
+    """Pack a copy of the bundle, narrow, with random weights, under `name`."""
+    bundle = work / "bundles" / name
+    shutil.copytree(repository / "bundles" / NAME, bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    for path in bundle.rglob("*"):
+        if path.suffix in (".json", ".md"):
+            path.write_text(path.read_text().replace(NAME, name))
+    (bundle / "configs" / "tiny.json").write_text(json.dumps(TINY))
+    torch.manual_seed(0)
+    network = UNet3D(3, 3, widths=TINY["widths"], norm="batch", padded=True)
+    save_weights(network, bundle / "models" / "model.pt", {"name": "noise", "phantom": True})
+    return pack(bundle, work / "packed", overlays=["tiny"])[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("packed")
+    (root / "block").mkdir()
+    (root / "block" / "sitecustomize.py").write_text(BLOCK)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(repository, work) -> Path:
+    return pack_tiny(repository, work, NAME)
+
+
+@pytest.fixture(scope="module")
+def dataset(work) -> Path:
+    """Two volumes of three channels, anisotropic, flipped, of odd size, annotated on some slices."""
+    folder = work / "data"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    affine = np.array([[-0.5, 0, 0, 3.0], [0, 0.7, 0, -2.0], [0, 0, 2.0, 9.0], [0, 0, 0, 1.0]])
+    training = []
+    for index in range(2):
+        label = np.full((35, 30, 18), 3, np.uint8)
+        label[:, :, ::3] = rng.integers(0, 3, (35, 30, 6))
+        image = rng.random((35, 30, 18, 3), np.float32)
+        nib.save(nib.Nifti1Image(image, affine), folder / "imagesTr" / f"case{index}.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), folder / "labelsTr" / f"case{index}.nii.gz")
+        training.append({"image": f"./imagesTr/case{index}.nii.gz", "label": f"./labelsTr/case{index}.nii.gz"})
+    labels = {"0": "inside", "1": "tubule", "2": "background", "3": "unlabelled"}
+    content = {
+        "name": "noise", "description": "noise", "licence": "none", "reference": "none", "tensorImageSize": "4D",
+        "modality": {"0": "a", "1": "b", "2": "c"}, "channel_names": {"0": "a", "1": "b", "2": "c"}, "labels": labels,
+        "numTraining": 2, "numTest": 0, "training": training, "test": [], "phantom": True,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def python(work: Path, cwd: Path, *arguments: str) -> str:
+    """Run Python with `common` out of reach and return what it said."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_", "MONAI_"))}
+    environment["PYTHONPATH"] = str(work / "block")
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
+    return ran.stdout + ran.stderr
+
+
+def run_bundle(work: Path, bundle: Path, configs: list[str], *overrides: str) -> str:
+    files = [str(bundle / "configs" / name) for name in configs]
+    return python(work, work, "-m", "monai.bundle", "run", "--config_file", str(files), *overrides)
+
+
+def infer(work: Path, bundle: Path, dataset: Path, out: Path) -> dict[str, nib.Nifti1Image]:
+    run_bundle(work, bundle, ["inference.json"], "--dataset_dir", str(dataset), "--output_dir", str(out))
+    return {path.name.split("_")[0]: nib.load(path) for path in sorted(out.rglob("*_seg.nii.gz"))}
+
+
+def test_the_block_holds(work):
+    assert "off the path" in python(work, work, "-c", "try:\n import common\nexcept ImportError as e:\n print(e)")
+
+
+def test_it_carries_one_method_and_no_target_of_the_repository(bundle):
+    for path in (bundle / "configs").glob("*.json"):
+        assert '"common.' not in path.read_text(), path.name
+    carried = {path.relative_to(bundle / f"scripts_{NAME}").parts[0] for path in bundle.rglob("scripts_*/**/*.py")}
+    assert {"networks", "inferers", "files.py", "checks.py"} <= carried
+    assert not {"bundling", "cli.py", "__main__.py"} & carried
+    metadata = read_json(bundle / "configs" / "metadata.json")
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == TINY["patch_size"]
+
+
+def test_it_predicts_from_any_folder_on_the_grid_of_the_input(work, bundle, dataset):
+    found = infer(work, bundle, dataset, work / "predicted")
+    assert sorted(found) == ["case0", "case1"]
+    for case, image in found.items():
+        source = nib.load(dataset / "imagesTr" / f"{case}.nii.gz")
+        assert image.shape == source.shape[:3] and np.allclose(image.affine, source.affine)
+        assert set(np.unique(image.dataobj)) <= {0, 1, 2}
+
+
+def test_it_trains_and_evaluates_with_spawned_workers(work, bundle, dataset):
+    copied = work / "trained" / NAME
+    shutil.copytree(bundle, copied)
+    where = ("--dataset_dir", str(dataset))
+    workers = ("--workers", "2", "--train::dataloader::multiprocessing_context", "spawn")
+    short = ("--epochs", "1", "--iterations_per_epoch", "2", "--val_interval", "1")
+    run_bundle(work, copied, ["train.json"], *where, *short, *workers)
+    before, after = read_info(bundle / "models" / "model.pt"), read_info(copied / "models" / "model.pt")
+    assert after["phantom"] is True and after["sha256"] != before["sha256"]
+    run_bundle(work, copied, ["train.json", "evaluate.json"], *where, "--output_dir", str(work / "evaluated"))
+    assert any(path.suffix == ".csv" for path in (work / "evaluated").rglob("*"))
+
+
+CHECKS = """
+import torch
+from monai.bundle import ckpt_export, load, verify_net_in_out
+meta, config = "configs/metadata.json", "configs/inference.json"
+verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu")
+ckpt_export("network_def", "models/model.ts", "models/model.pt", meta_file=meta, config_file=config)
+network = load("NAME", bundle_dir="..", workflow_type="inference")
+assert type(network).__module__ == "scripts_NAME.networks.unet3d", type(network)
+image = torch.rand(1, 3, 24, 24, 16)
+scripted = torch.jit.load("models/model.ts")
+with torch.no_grad():
+    assert torch.allclose(network.eval()(image), scripted.eval()(image), atol=1e-5)
+print("checks passed")
+"""
+
+
+def test_monai_checks_exports_and_loads_it_from_its_own_folder(work, bundle):
+    copied = work / "exported" / NAME
+    shutil.copytree(bundle, copied)
+    assert "checks passed" in python(work, copied, "-c", CHECKS.replace("NAME", NAME))
+
+
+def test_the_steps_of_monai_label_give_the_voxels_of_the_bundle_beside_another_one(repository, work, bundle, dataset):
+    other = pack_tiny(repository, work, "other_method")
+    code = other / "scripts_other_method" / "networks" / "unet3d.py"
+    code.write_text(code.read_text().replace("return self.score(x)", "return -self.score(x)"))
+    image = dataset / "imagesTr" / "case0.nii.gz"
+    steps = Path(__file__).with_name("label_steps.py")
+    python(work, work, str(steps), str(work / "label.npz"), str(image), str(bundle), str(other), str(bundle))
+    found = np.load(work / "label.npz")
+    expected = np.asarray(infer(work, bundle, image, work / "one")["case0"].dataobj)
+    assert np.array_equal(found["bundle0"], expected) and np.array_equal(found["bundle2"], expected)
+    # the network of the other one has its sign turned: the most likely class has become the least likely
+    assert (found["bundle1"] != expected).mean() > 0.9
