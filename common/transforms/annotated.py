@@ -68,7 +68,7 @@ def split_slices(planes: Sequence[Sequence[int]], folds: int, seed: int = 0) -> 
             run = indices[start : start + folds]
             # a run shorter than the number of groups goes to those that have fewest
             chosen = np.lexsort((random.rand(folds), sizes))[: len(run)]
-            for index, group in zip(run, random.permutation(chosen)):
+            for index, group in zip(run, random.permutation(chosen), strict=True):
                 groups[group][axis].append(int(index))
                 sizes[group] += 1
     return groups
@@ -162,7 +162,7 @@ class AnnotatedSlices(Transform):
             kept = _on(planes, values)
             return ~kept if self.part == "held_out" else kept
         groups = split_slices(planes, self.folds, self.seed)
-        seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold])]
+        seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold], strict=True)]
         kept = _on(seen, values)
         return kept if self.part == "train" else _on(groups[self.fold], values) & ~kept
 
@@ -171,16 +171,16 @@ class AnnotatedSlices(Transform):
         shape = tuple(values.shape[1:])
         if self.slices is None:
             planes = [labelled_slices(values, self.ignore_index, axis) for axis in range(3)]
-            if all(len(of_axis) == size for of_axis, size in zip(planes, shape)):
+            if all(len(of_axis) == size for of_axis, size in zip(planes, shape, strict=True)):
                 raise InputError(problem(
                     f"all slices of {source} are annotated and folds {self.folds} was given",
                     "a dense label has no single slices that could be held out from their neighbours",
                     "give slices, such as (7, 5, 21), to keep only so many, or folds None to use the label as it is"))
-        elif any(count > size for count, size in zip(self.slices, shape)):
+        elif any(count > size for count, size in zip(self.slices, shape, strict=True)):
             raise InputError(problem(f"slices {self.slices} was given and {source} has {shape} planes per axis",
                                      "there can not be more slices than planes", "give smaller numbers"))
         else:
-            planes = [spread_slices(count, size) for count, size in zip(self.slices, shape)]
+            planes = [spread_slices(count, size) for count, size in zip(self.slices, shape, strict=True)]
         total = sum(len(of_axis) for of_axis in planes)
         if self.folds is not None and total < self.folds:
             raise InputError(problem(f"{source} has {total} annotated slices and folds {self.folds} was given",

@@ -102,7 +102,7 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
 
     def _check(self) -> None:
         rules = (
-            (all(1 <= b <= a for a, b in zip(self.patch_size, self.label_size)),
+            (all(1 <= b <= a for a, b in zip(self.patch_size, self.label_size, strict=True)),
              f"label_size {self.label_size}", f"it must lie between 1 and patch_size {self.patch_size}"),
             (len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1],
              f"scale_range {self.scale_range}", "it must be two factors above 0, the lower one first"),
@@ -149,11 +149,12 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
     def field(self, draw: _Draw, device: torch.device | str = "cpu") -> torch.Tensor:
         """Where the patch's voxels lie in the volume, in voxels from the drawn one: float32, (3, *patch_size)."""
         anchor = [size // 2 for size in self.patch_size]
-        bases = [bspline_basis(size, step) for size, step in zip(self.patch_size, self.grid_spacing)]
-        axes = [control_positions(*pair) - a for *pair, a in zip(self.control_shape, self.grid_spacing, anchor)]
+        bases = [bspline_basis(size, step) for size, step in zip(self.patch_size, self.grid_spacing, strict=True)]
+        grid = zip(self.control_shape, self.grid_spacing, anchor, strict=True)
+        axes = [control_positions(count, step) - origin for count, step, origin in grid]
         controls = torch.stack(torch.meshgrid(*axes, indexing="ij")) + torch.from_numpy(draw.displacements)
         controls = torch.einsum("ij,jxyz->ixyz", torch.from_numpy(draw.matrix), controls)
-        controls -= evaluate_bspline(controls, [basis[a : a + 1] for basis, a in zip(bases, anchor)])
+        controls -= evaluate_bspline(controls, [basis[a : a + 1] for basis, a in zip(bases, anchor, strict=True)])
         return evaluate_bspline(controls.to(device=device, dtype=torch.float32), bases)
 
     def sample(self, volume: torch.Tensor, draw: _Draw, field: torch.Tensor | None, as_label: bool) -> torch.Tensor:
@@ -162,11 +163,11 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
         fill = float(self.ignore_index) if as_label else (None if self.outside == "mirror" else 0.0)
         data = convert_to_tensor(volume, track_meta=False)
         if field is None:
-            patch = crop_patch(data, [c - s // 2 for c, s in zip(draw.centre, size)], size, fill)
+            patch = crop_patch(data, [c - s // 2 for c, s in zip(draw.centre, size, strict=True)], size, fill)
             patch = patch if as_label else patch.to(torch.float32)
         else:
-            starts = [p // 2 - s // 2 for p, s in zip(self.patch_size, size)]
-            window = field[(slice(None), *(slice(a, a + s) for a, s in zip(starts, size)))].to(data.device)
+            starts = [p // 2 - s // 2 for p, s in zip(self.patch_size, size, strict=True)]
+            window = field[(slice(None), *(slice(a, a + s) for a, s in zip(starts, size, strict=True)))].to(data.device)
             patch = sample_positions(data, window, draw.centre, fill, nearest=as_label)
         if not isinstance(volume, MetaTensor):
             return patch

@@ -14,7 +14,7 @@ from common.geometry.bspline import bspline_basis, control_positions, control_sh
 def reference(controls: np.ndarray, size: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
     """SciPy's B-spline with uniform knots, one axis after the other."""
     field = controls
-    for axis, (voxels, step) in enumerate(zip(size, spacing)):
+    for axis, (voxels, step) in enumerate(zip(size, spacing, strict=True)):
         knots = (np.arange(field.shape[axis + 1] + 4) - 3.0) * step
         field = BSpline(knots, np.moveaxis(field, axis + 1, 0), 3, extrapolate=True)(np.arange(voxels))
         field = np.moveaxis(field, 0, axis + 1)
@@ -27,7 +27,7 @@ def reference(controls: np.ndarray, size: tuple[int, ...], spacing: tuple[float,
 )
 def test_equals_scipy(size, spacing):
     controls = np.random.RandomState(0).normal(0, 4, (3, *control_shape(size, spacing)))
-    bases = [bspline_basis(*pair) for pair in zip(size, spacing)]
+    bases = [bspline_basis(*pair) for pair in zip(size, spacing, strict=True)]
     expected = reference(controls, size, spacing)
     assert np.abs(evaluate_bspline(torch.from_numpy(controls), bases).numpy() - expected).max() < 1e-10
     single = evaluate_bspline(torch.from_numpy(controls).float(), bases)
@@ -43,11 +43,11 @@ def test_equals_the_explicit_sum_at_a_voxel():
         distance = abs(distance)
         return 2 / 3 - distance**2 + distance**3 / 2 if distance < 1 else max(2 - distance, 0.0) ** 3 / 6
 
-    expected = sum(
-        controls[0, i, j, k].item() * np.prod([weight(v / s - (n - 1)) for v, s, n in zip(voxel, spacing, (i, j, k))])
-        for i in range(controls.shape[1]) for j in range(controls.shape[2]) for k in range(controls.shape[3])
-    )
-    field = evaluate_bspline(controls, [bspline_basis(*pair) for pair in zip(size, spacing)])
+    expected = 0.0
+    for index in np.ndindex(*controls.shape[1:]):
+        distances = np.array(voxel) / np.array(spacing) - (np.array(index) - 1)
+        expected += controls[(0, *index)].item() * np.prod([weight(distance) for distance in distances])
+    field = evaluate_bspline(controls, [bspline_basis(*pair) for pair in zip(size, spacing, strict=True)])
     assert field[(0, *voxel)].item() == pytest.approx(expected, abs=1e-12)
 
 

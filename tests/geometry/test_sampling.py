@@ -39,7 +39,7 @@ def test_crop_equals_padding_then_slicing(shape, fill, start):
             padded = np.pad(padded, [w if i == axis else (0, 0) for i, w in enumerate(width)], mode=mode)
     else:
         padded = np.pad(source.numpy(), width, constant_values=int(fill))
-    window = tuple(slice(s + pad, s + pad + n) for s, n in zip(start, size))
+    window = tuple(slice(s + pad, s + pad + n) for s, n in zip(start, size, strict=True))
     patch = crop_patch(source, start, size, fill)
     assert patch.dtype == torch.uint8 and np.array_equal(patch.numpy(), padded[(slice(None), *window)])
 
@@ -53,7 +53,7 @@ def test_linear_sampling_equals_scipy(shape, dtype, fill, mode):
     positions = field.double().numpy() + np.array(centre).reshape(3, 1, 1, 1)
     sampled = sample_positions(source, field, centre, fill)
     assert sampled.dtype == torch.float32
-    for channel, out in zip(source.double().numpy(), sampled):
+    for channel, out in zip(source.double().numpy(), sampled, strict=True):
         expected = map_coordinates(channel, positions, order=1, mode=mode, cval=fill or 0.0)
         np.testing.assert_allclose(out.numpy(), expected, atol=5e-3)  # values reach 200: 2.5e-5 of their range
 

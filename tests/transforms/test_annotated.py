@@ -48,7 +48,7 @@ def test_planes_are_spread_evenly(size):
 def test_the_paper_s_33_planes():
     label = dense((248, 244, 64))
     shown = AnnotatedSlices("train", XENOPUS)(label)
-    planes = [spread_slices(count, size) for count, size in zip(XENOPUS, (248, 244, 64))]
+    planes = [spread_slices(count, size) for count, size in zip(XENOPUS, (248, 244, 64), strict=True)]
     assert [len(p) for p in planes] == [7, 5, 21] and sum(map(len, planes)) == 33
     expected = torch.zeros_like(label, dtype=torch.bool)
     expected[:, planes[0]] = expected[:, :, planes[1]] = expected[..., planes[2]] = True
@@ -94,7 +94,7 @@ def test_folds_of_slices_taken_from_a_dense_label():
     label = dense()
     from_dense = [AnnotatedSlices(p, XENOPUS, 1, 3)(label) for p in ("train", "held_out", "all")]
     from_sparse = [AnnotatedSlices(p, None, 1, 3)(sparse()) for p in ("train", "held_out", "all")]
-    assert all(torch.equal(a, b) for a, b in zip(from_dense, from_sparse))
+    assert all(torch.equal(a, b) for a, b in zip(from_dense, from_sparse, strict=True))
 
 
 @pytest.mark.parametrize("counts", [(7, 5, 21), (6, 7, 12), (4, 5, 10), (1, 1, 1), (0, 2, 3), (13, 0, 0)])

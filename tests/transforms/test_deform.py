@@ -36,9 +36,9 @@ def test_all_off_is_plain_slicing(label_size):
     data["label"][:, :, :10] = data["label"][:, :, -10:] = 3
     data["label"][..., :10] = data["label"][..., -10:] = 3
     transform = patcher(label_size=label_size, num_samples=5, **OFF).set_random_state(1)
-    for patch, draw in zip(transform(data), transform.patcher.draws):
+    for patch, draw in zip(transform(data), transform.patcher.draws, strict=True):
         for key, size in (("image", (12, 13, 8)), ("label", transform.patcher.label_size)):
-            window = tuple(slice(c - n // 2, c - n // 2 + n) for c, n in zip(draw.centre, size))
+            window = tuple(slice(c - n // 2, c - n // 2 + n) for c, n in zip(draw.centre, size, strict=True))
             assert torch.equal(patch[key], data[key][(slice(None), *window)])
 
 
@@ -46,7 +46,7 @@ def test_the_deformed_path_equals_the_plain_one_in_the_limit():
     data = case((20, 17, 9))
     plain = patcher(num_samples=4, **OFF).set_random_state(5)(data)
     nearly = patcher(num_samples=4, **{**OFF, "sigma": 1e-9}).set_random_state(5)(data)
-    for a, b in zip(plain, nearly):
+    for a, b in zip(plain, nearly, strict=True):
         torch.testing.assert_close(a["image"], b["image"], rtol=0, atol=2e-5)
         assert torch.equal(a["label"], b["label"])
 
@@ -200,8 +200,8 @@ def test_random_state_alone_decides():
     first = patcher(num_samples=3).set_random_state(11)(data)
     np.random.seed(99), torch.manual_seed(99)
     again, other = patcher(num_samples=3).set_random_state(11)(data), patcher(num_samples=3).set_random_state(12)(data)
-    assert all(torch.equal(a[k], b[k]) for a, b in zip(first, again) for k in a)
-    assert not all(torch.equal(a["image"], b["image"]) for a, b in zip(first, other))
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(first, again, strict=True) for k in a)
+    assert not all(torch.equal(a["image"], b["image"]) for a, b in zip(first, other, strict=True))
     assert not torch.equal(first[0]["image"], first[1]["image"])
 
 
@@ -273,3 +273,14 @@ def test_arguments_out_of_range(options, text):
 def test_label_keys_are_among_the_keys(label_keys):
     with pytest.raises(InputError, match="every label must be among the keys"):
         RandDeformedPatchd(["image", "label"], label_keys, 4)
+
+
+@pytest.mark.gpu
+def test_on_a_cuda_device():
+    data = case((40, 40, 40))
+    (here,) = patcher().set_random_state(8)(data)
+    (there,) = patcher().set_random_state(8)({key: value.cuda() for key, value in data.items()})
+    assert there["image"].is_cuda and there["label"].dtype == torch.uint8
+    torch.testing.assert_close(there["image"].cpu(), here["image"], rtol=0, atol=1e-4)
+    # a position half-way between two voxels may round to either
+    assert (there["label"].cpu() == here["label"]).float().mean() > 0.999

@@ -84,7 +84,7 @@ def test_random_state_probability_and_keys():
     again = pickle.loads(pickle.dumps(RandGrayCurved(["a", "b"], prob=0.5))).set_random_state(0)
     np.random.seed(5)
     assert all(torch.equal(again(data)["a"], r["a"]) for r in results)
-    acting = [r["a"] for r, c in zip(results, changed) if c]
+    acting = [r["a"] for r, c in zip(results, changed, strict=True) if c]
     assert not torch.equal(acting[0], acting[1])
     with pytest.raises(KeyError):
         RandGrayCurved(["a", "c"])(data)
