@@ -1,1 +1,6 @@
-"""What MONAI lacks in metrics, and per-case tables with bootstrap intervals."""
+"""Scores that need more than one call of MONAI's metrics: whole cases, tables, intervals."""
+
+from .scores import METRICS, case_scores
+from .table import ScoreTable, mean_interval, summarise
+
+__all__ = ["METRICS", "ScoreTable", "case_scores", "mean_interval", "summarise"]
