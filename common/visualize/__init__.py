@@ -1,1 +1,8 @@
 """Pictures of predictions and training curves."""
+
+from .curves import training_curves
+from .palette import background_classes, class_colour
+from .prediction import prediction_figure
+from .projection import surface_view
+
+__all__ = ["background_classes", "class_colour", "prediction_figure", "surface_view", "training_curves"]
