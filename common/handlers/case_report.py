@@ -1,0 +1,122 @@
+"""Scores of every case of an evaluation, as tables and pictures."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+
+from ..metrics.scores import case_scores
+from ..metrics.table import ScoreTable
+from ..transforms.save import CaseNames
+from ..visualize.palette import background_classes
+from ..visualize.prediction import has_matplotlib, prediction_figure
+from .cases import class_indices, image_source, without_paths
+
+__all__ = ["CaseReport"]
+
+logger = logging.getLogger(__name__)
+
+
+class CaseReport:
+    """Writes ``metrics.csv`` (a row a case and class), ``metrics.json`` (means and intervals too) and a picture a case.
+
+    Needs :class:`~common.transforms.one_hot.LabelledOneHotd` as the evaluator's postprocessing. MONAI's
+    ``MetricsSaver`` writes what single metrics keep; it knows neither the spacing of each case nor intervals, nor is
+    its writing atomic.
+
+    Args:
+        output_dir: folder of the results.
+        class_names: one name a class, in channel order; no surface is measured for "background".
+        nsd_tolerance: tolerance of NSD in mm.
+        picture: whether to draw pictures (needs matplotlib).
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        class_names: Sequence[str],
+        nsd_tolerance: float = 1.0,
+        picture: bool = True,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.class_names = list(class_names)
+        self.nsd_tolerance = nsd_tolerance
+        self.picture = picture
+        self.table = ScoreTable(class_names, nsd_tolerance)
+        self._names = CaseNames()
+        self._warning: str | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the evaluator; its postprocessing is registered before its handlers, so it has run by then.
+        """
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._score)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        self.table = ScoreTable(self.class_names, self.nsd_tolerance)
+        self._names = CaseNames()
+        self._warning = None
+
+    def _score(self, engine: Engine) -> None:
+        warning = getattr(engine.state, "warning", None)
+        self._warning = self._warning or warning
+        for item in engine.state.output:
+            pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
+            source = image_source(item)
+            case = self._names(source) if source else f"case_{len(self.table.rows) // len(self.class_names) + 1}"
+            affine = label.affine if isinstance(label, MetaTensor) else torch.eye(4)
+            scores = case_scores(
+                pred,
+                label,
+                affine_to_spacing(affine).tolist(),
+                self.nsd_tolerance,
+                background_classes(self.class_names),
+            )
+            self.table.add(case, scores, dense=bool(torch.as_tensor(label).any(dim=0).all()))
+            if self.picture:
+                self._draw(item, case, affine, warning)
+
+    def _draw(self, item: dict[str, Any], case: str, affine: torch.Tensor, warning: str | None) -> None:
+        if not has_matplotlib:
+            logger.warning(
+                "matplotlib is not installed: there will be no pictures. Install it with: pip install matplotlib"
+            )
+            self.picture = False
+            return
+        # the scored prediction is empty where nothing is labelled; the picture is of the whole one
+        pred = item.get(f"{CommonKeys.PRED}_indices", item[CommonKeys.PRED])
+        prediction_figure(
+            item[CommonKeys.IMAGE],
+            class_indices(pred),
+            self.output_dir / f"{case}_evaluation.png",
+            label=class_indices(item[CommonKeys.LABEL]),
+            affine=affine,
+            class_names=self.class_names,
+            title=case,
+            warning=warning,
+        )
+
+    def _complete(self, engine: Engine) -> None:
+        if not self.table.rows:
+            logger.warning("no case was scored: nothing is written to %s", self.output_dir)
+            return
+        self.table.write(
+            self.output_dir / "metrics.csv",
+            self.output_dir / "metrics.json",
+            weights=without_paths(getattr(engine.state, "weights", None)),
+            warning=self._warning,
+        )
+        logger.info("scores, with 95 %% intervals of the mean:\n%s\nwritten to %s", self.table, self.output_dir)

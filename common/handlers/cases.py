@@ -1,0 +1,52 @@
+"""What handlers ask of a case: where it was read from, and its labels as class indices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.utils import CommonKeys, ImageMetaKey
+
+__all__ = ["class_indices", "image_source", "without_paths"]
+
+
+def image_source(item: Any) -> str:
+    """The path that a case's image was read from, or an empty string.
+
+    Args:
+        item: a case or a batch of one, as a dictionary with ``image``; or a list whose first item is one.
+    """
+    if isinstance(item, list):
+        item = item[0] if item else None
+    image = item.get(CommonKeys.IMAGE) if isinstance(item, Mapping) else None
+    source = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
+    while isinstance(source, (list, tuple)):
+        source = source[0] if source else None
+    return str(source) if source else ""
+
+
+def class_indices(volume: torch.Tensor) -> torch.Tensor:
+    """Class indices of a decollated volume, for reports and pictures.
+
+    Args:
+        volume: class indices, 1 D H W, or one-hot, K D H W with no channel set where unlabelled.
+
+    Returns:
+        integers, D H W; -1 where unlabelled.
+    """
+    plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
+    if plain.shape[0] == 1:
+        return plain[0].long()
+    return torch.where(plain.bool().any(dim=0), plain.to(torch.uint8).argmax(dim=0), -1)
+
+
+def without_paths(content: Any) -> Any:
+    """`content` with every absolute path in it cut down to its last part: folders may name people."""
+    if isinstance(content, Mapping):
+        return {key: without_paths(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_paths(value) for value in content]
+    return os.path.basename(content) if isinstance(content, str) and os.path.isabs(content) else content

@@ -1,0 +1,218 @@
+"""A report and a picture of every prediction."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.engines.utils import IterationEvents
+from monai.transforms import LoadImage
+from monai.utils import CommonKeys
+from tqdm import tqdm
+
+from ..checks import InputError
+from ..files import write_json
+from ..transforms.save import CaseNames
+from ..visualize.palette import background_classes
+from ..visualize.prediction import has_matplotlib, prediction_figure
+from ..weights import versions
+from .cases import class_indices, image_source, without_paths
+
+__all__ = ["PredictionReport"]
+
+logger = logging.getLogger(__name__)
+
+
+class PredictionReport:
+    """Writes ``CASE_report.json`` and ``CASE.png`` for every prediction, ``predictions.json`` at the end.
+
+    It acts after postprocessing, within the iteration, so that :class:`~common.engines.case_evaluator.CaseEvaluator`
+    counts a report that can not be written as a failure of that case. Failed cases never reach it; they are listed at
+    the end in ``failures.json``. Reports name the image's file, never its folder.
+
+    On a terminal a bar counts the cases and estimates the time left; elsewhere every case is a line in the log.
+
+    Args:
+        output_dir: folder of the reports.
+        class_names: one name a class, in class order; "background" is not counted as a finding.
+        picture: whether to draw pictures (needs matplotlib).
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str], class_names: Sequence[str], picture: bool = True) -> None:
+        self.output_dir = Path(output_dir)
+        self.class_names = list(class_names)
+        self.picture = picture
+        self.reports: list[dict[str, Any]] = []
+        self._names = CaseNames()
+        self._bar: tqdm | None = None
+        self._begun = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the evaluator; its postprocessing is registered before its handlers, so it has run by then.
+        """
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._report)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        self.reports = []
+        self._names = CaseNames()
+        self._bar = tqdm(total=_total(engine), desc="cases", unit="case", disable=None)
+        if self.picture and not has_matplotlib:
+            logger.warning(
+                "matplotlib is not installed: there will be no pictures. Install it with: pip install matplotlib"
+            )
+
+    def _begin(self, engine: Engine) -> None:
+        self._advance(engine.state.iteration - 1, engine)
+        device = torch.device(engine.state.device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._begun = time.perf_counter()
+
+    def _advance(self, iterations: int, engine: Engine) -> None:
+        """Move the bar to the number of cases dealt with, those that could not be loaded included."""
+        if self._bar is not None:
+            done = iterations + len(getattr(engine.state.dataloader, "failures", ()))
+            self._bar.update(done - self._bar.n)
+
+    def _report(self, engine: Engine) -> None:
+        device = torch.device(engine.state.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        # several items only where a batch holds several patches of cases
+        seconds = (time.perf_counter() - self._begun) / max(len(engine.state.output), 1)
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        for item in engine.state.output:
+            report = self._describe(item)
+            name, warning = report["case"], getattr(engine.state, "warning", None)
+            report |= {
+                "seconds": round(seconds, 3),
+                "device": device.type,
+                "peak_memory_bytes": memory,
+                "warning": warning,
+            }
+            drawn = self.picture and has_matplotlib and self._draw(item, name, warning)
+            report["picture"] = f"{name}.png" if drawn else None
+            write_json(
+                self.output_dir / f"{name}_report.json",
+                {**report, "weights": without_paths(getattr(engine.state, "weights", None)), "versions": versions()},
+            )
+            self.reports.append(report)
+            self._tell(engine, report)
+
+    def _describe(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Name, grid and volumes of one prediction."""
+        pred = item[CommonKeys.PRED]
+        affine = _affine(pred)
+        indices = class_indices(pred)
+        voxel = float(abs(torch.linalg.det(affine[:3, :3])))
+        counts = [int((indices == k).sum()) for k in range(len(self.class_names))]
+        background = background_classes(self.class_names)
+        name = pred.meta.get("case_name") if isinstance(pred, MetaTensor) else None
+        source = image_source(item)
+        return {
+            "case": name or (self._names(source) if source else f"case_{len(self.reports) + 1}"),
+            "shape": list(indices.shape),
+            "spacing_mm": [round(float(size), 6) for size in affine_to_spacing(affine)],
+            "volumes": {
+                label: {"voxels": count, "mm3": count * voxel, "ml": count * voxel / 1000}
+                for label, count in zip(self.class_names, counts, strict=True)
+            },
+            "found": any(count for k, count in enumerate(counts) if k not in background),
+        }
+
+    def _draw(self, item: dict[str, Any], name: str, warning: str | None) -> bool:
+        pred, image = item[CommonKeys.PRED], item[CommonKeys.IMAGE]
+        if not _same_grid(image, pred):
+            # the prediction was brought back to the file's grid; the image in memory was not
+            source = image_source(item)
+            image = LoadImage(image_only=True, ensure_channel_first=True)(source) if source else image
+        if image.shape[1:] != pred.shape[1:]:
+            logger.warning(
+                "%s: image %s and prediction %s are on different grids, so there is no picture",
+                name,
+                tuple(image.shape),
+                tuple(pred.shape),
+            )
+            return False
+        return prediction_figure(
+            image,
+            class_indices(pred),
+            self.output_dir / f"{name}.png",
+            affine=_affine(pred),
+            class_names=self.class_names,
+            title=name,
+            warning=warning,
+        )
+
+    def _tell(self, engine: Engine, report: dict[str, Any]) -> None:
+        self._advance(engine.state.iteration, engine)
+        if not report["found"]:
+            logger.warning("%s: nothing found", report["case"])
+        if self._bar is not None and self._bar.disable:
+            logger.info(
+                "case %d of %s: %s, %.1f s",
+                engine.state.iteration,
+                _total(engine) or "?",
+                report["case"],
+                report["seconds"],
+            )
+
+    def _complete(self, engine: Engine) -> None:
+        failures = list(getattr(engine, "failures", ()))
+        if self._bar is not None:
+            self._advance(engine.state.iteration, engine)
+            self._bar.close()
+        try:
+            self._write_lists(engine, failures)
+        except InputError as error:
+            # where nothing can be written every case has failed for it, and that is what the run ends with
+            if not failures:
+                raise
+            logger.error("%s", error)
+        logger.info("%d predicted, %d failed; reports in %s", len(self.reports), len(failures), self.output_dir)
+
+    def _write_lists(self, engine: Engine, failures: list[dict[str, str]]) -> None:
+        if self.reports:
+            write_json(
+                self.output_dir / "predictions.json",
+                {
+                    "weights": without_paths(getattr(engine.state, "weights", None)),
+                    "versions": versions(),
+                    "cases": self.reports,
+                    "failures": failures,
+                },
+            )
+        listed = self.output_dir / "failures.json"
+        if failures:
+            write_json(listed, failures)
+        elif listed.is_file():
+            # of an earlier run; what failed then has been predicted now
+            listed.unlink()
+
+
+def _total(engine: Engine) -> int | None:
+    loader = engine.state.dataloader
+    total = getattr(loader, "total", None)
+    return int(total) if total is not None else (len(loader) if hasattr(loader, "__len__") else None)
+
+
+def _affine(volume: Any) -> torch.Tensor:
+    affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
+    return torch.as_tensor(affine).detach().cpu().double().reshape(-1, 4, 4)[0]
+
+
+def _same_grid(image: Any, pred: Any) -> bool:
+    return image.shape[1:] == pred.shape[1:] and torch.allclose(_affine(image), _affine(pred), rtol=1e-4, atol=1e-4)

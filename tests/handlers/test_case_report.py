@@ -1,0 +1,88 @@
+"""Tables and pictures of an evaluation."""
+
+import csv
+import json
+
+import pytest
+
+from common.handlers.case_report import CaseReport
+from common.metrics.scores import NOT_DENSE
+
+NAMES = ["background", "cube"]
+
+
+def rows(folder):
+    return {(row["case"], row["class"]): row for row in csv.DictReader((folder / "metrics.csv").open())}
+
+
+def test_scores_are_those_of_the_volumes_in_mm(tmp_path, cube_case, evaluator, caplog):
+    caplog.set_level("INFO")
+    out = tmp_path / "out"
+    cases = [cube_case("a"), cube_case("b", low=(4, 4, 5)), cube_case("c", low=(0, 0, 0), size=0)]
+    evaluator(cases, [CaseReport(out, NAMES)]).run()
+    table = rows(out)
+    # the prediction lies one voxel of 3 mm beside the label of case a: 36 surface voxels 3 mm off, and of the 4 x 4
+    # inside, at most 0.5 or 1.0 mm (first axis) or 1 and 2 voxels of 1 mm (second) from a side: 8 and 4 columns at 0.5
+    # mm, 4 at 1.0
+    assert float(table["a", "cube"]["dice"]) == pytest.approx(5 / 6)
+    assert float(table["a", "cube"]["hd95_mm"]) == pytest.approx(3.0)
+    assert float(table["a", "cube"]["assd_mm"]) == pytest.approx((36 * 3.0 + 8 * 0.5 + 8 * 1.0) / 152)
+    assert [table["b", "cube"][name] for name in ("dice", "iou", "nsd", "hd95_mm", "assd_mm")] == [
+        "1.0",
+        "1.0",
+        "1.0",
+        "0.0",
+        "0.0",
+    ]
+    assert (table["c", "cube"]["status"], table["c", "cube"]["dice"], table["c", "cube"]["hd95_mm"]) == (
+        "false find",
+        "0.0",
+        "",
+    )
+    # the background has overlap, but no surface worth a score
+    assert table["a", "background"]["assd_mm"] == "" and float(table["a", "background"]["dice"]) > 0.9
+    content = json.loads((out / "metrics.json").read_text())
+    assert content["summary"]["cube"]["dice"]["mean"] == pytest.approx((5 / 6 + 1 + 0) / 3)
+    assert content["summary"]["cube"]["dice"]["n"] == 3 and len(content["summary"]["cube"]["dice"]["ci95"]) == 2
+    assert content["status"]["cube"] == {"scored": 2, "false find": 1} and content["notes"] == []
+    assert {path.name for path in out.glob("*.png")} == {"a_evaluation.png", "b_evaluation.png", "c_evaluation.png"}
+    assert "all classes" in caplog.text and "95 % intervals" in caplog.text
+    assert str(tmp_path) not in (out / "metrics.json").read_text() + (out / "metrics.csv").read_text()
+
+
+def test_sparse_reference(tmp_path, cube_case, evaluator):
+    out = tmp_path / "out"
+    plane = (slice(None), slice(None), [k for k in range(16) if k != 7])
+    evaluator([cube_case("a", unlabelled=plane)], [CaseReport(out, NAMES, picture=False)]).run()
+    row = rows(out)["a", "cube"]
+    # slice 7 lies inside both cubes: there they agree
+    assert (row["dice"], row["label_voxels"], row["assd_mm"]) == ("1.0", "36", "")
+    assert json.loads((out / "metrics.json").read_text())["notes"] == [NOT_DENSE]
+    assert not list(out.glob("*.png"))
+
+
+def test_picture_of_a_sparse_case_shows_the_whole_prediction(tmp_path, cube_case, evaluator, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "common.handlers.case_report.prediction_figure",
+        lambda image, pred, path, **more: drawn.update(pred=pred, **more),
+    )
+    plane = (slice(None), slice(None), [k for k in range(16) if k != 7])
+    evaluator([cube_case("a", unlabelled=plane)], [CaseReport(tmp_path, NAMES)]).run()
+    assert int((drawn["pred"] == 1).sum()) == 216
+    assert int((drawn["label"] == 1).sum()) == 36 and int((drawn["label"] == -1).sum()) == 15 * 256
+    assert drawn["title"] == "a"
+
+
+def test_weights_and_warning_are_on_record(tmp_path, cube_case, evaluator, set_state):
+    state = set_state(weights={"dataset": "kidney", "source": "/home/jane_doe/data"}, warning="loud")
+    evaluator([cube_case("a")], [state, CaseReport(tmp_path / "out", NAMES, picture=False)]).run()
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["warning"] == "loud" and content["weights"] == {"dataset": "kidney", "source": "data"}
+
+
+def test_a_second_run_starts_anew(tmp_path, cube_case, evaluator):
+    engine = evaluator([cube_case("x/a"), cube_case("y/a")], [CaseReport(tmp_path / "out", NAMES, picture=False)])
+    engine.run()
+    engine.run()
+    assert list(rows(tmp_path / "out")) == [(case, name) for case in ("a", "y_a") for name in NAMES]

@@ -1,0 +1,92 @@
+"""Reports and pictures of predictions."""
+
+import json
+
+import numpy as np
+import pytest
+from monai.data import DataLoader, Dataset, list_data_collate
+from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
+
+from common.handlers.prediction_report import PredictionReport
+from common.transforms.save import AtomicSaveImaged
+
+NAMES = ["background", "cube"]
+
+
+def images(cube_case, *names):
+    return [{"image": cube_case(name)["image"]} for name in names]
+
+
+def test_report_of_a_case(tmp_path, cube_case, evaluator, set_state):
+    out = tmp_path / "out"
+    state = set_state(weights={"dataset": "kidney"}, warning="phantom weights")
+    evaluator(images(cube_case, "a"), [state, PredictionReport(out, NAMES)]).run()
+    report = json.loads((out / "a_report.json").read_text())
+    # 6 x 6 x 6 voxels of 0.5 x 1 x 3 mm
+    assert report["volumes"]["cube"] == {"voxels": 216, "mm3": pytest.approx(324.0), "ml": pytest.approx(0.324)}
+    assert report["spacing_mm"] == [0.5, 1.0, 3.0] and report["shape"] == [16, 16, 16]
+    assert report["found"] and report["warning"] == "phantom weights" and report["weights"] == {"dataset": "kidney"}
+    assert report["seconds"] > 0 and report["peak_memory_bytes"] is None and "monai" in report["versions"]
+    assert report["picture"] == "a.png" and (out / "a.png").stat().st_size > 10_000
+    summary = json.loads((out / "predictions.json").read_text())
+    assert [case["case"] for case in summary["cases"]] == ["a"] and summary["failures"] == []
+    assert not (out / "failures.json").exists()
+    assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.json"))
+
+
+def test_nothing_found_is_said(tmp_path, cube_case, evaluator, threshold, caplog):
+    evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES)], threshold(2.0)).run()
+    assert "a: nothing found" in caplog.text
+    assert json.loads((tmp_path / "out" / "a_report.json").read_text())["found"] is False
+
+
+def test_names_follow_the_saved_volumes(tmp_path, cube_case, evaluator):
+    out = tmp_path / "out"
+    save = AtomicSaveImaged(
+        keys="pred",
+        output_dir=str(out),
+        output_postfix="seg",
+        output_dtype=np.uint8,
+        separate_folder=False,
+        print_log=False,
+    )
+    handlers = [PredictionReport(out, NAMES, picture=False)]
+    evaluator(images(cube_case, "x/a", "y/a"), handlers, postprocessing=save).run()
+    assert {path.name for path in out.iterdir()} == {
+        "a_seg.nii.gz",
+        "y_a_seg.nii.gz",
+        "a_report.json",
+        "y_a_report.json",
+        "predictions.json",
+    }
+    assert json.loads((out / "y_a_report.json").read_text())["picture"] is None
+
+
+def test_prediction_on_another_grid_than_the_image_in_memory(tmp_path, cube_case, evaluator, monkeypatch):
+    """After Invertd the prediction is on the file's grid; the picture is of the file, not of the resampled image."""
+    drawn = {}
+    monkeypatch.setattr(
+        "common.handlers.prediction_report.prediction_figure",
+        lambda image, pred, path, **more: drawn.update(image=image, pred=pred, **more) or True,
+    )
+    cases = images(cube_case, "a")
+    pre = Compose([LoadImaged(keys="image", ensure_channel_first=True), Spacingd(keys="image", pixdim=(1, 1, 1))])
+    post = Invertd(keys="pred", transform=pre, orig_keys="image", nearest_interp=True, to_tensor=True)
+    loader = DataLoader(Dataset(cases, pre), batch_size=1, collate_fn=list_data_collate)
+    evaluator(cases, [PredictionReport(tmp_path / "out", NAMES)], loader=loader, postprocessing=post).run()
+    assert drawn["image"].shape == (1, 16, 16, 16) and drawn["pred"].shape == (16, 16, 16)
+    assert float(drawn["image"].max()) == 1.0 and set(np.unique(drawn["image"])) == {0.0, 1.0}
+    assert np.allclose(drawn["affine"], np.diag([-0.5, 1, 3, 1]))
+
+
+def test_log_counts_cases_where_there_is_no_terminal(tmp_path, cube_case, evaluator, caplog):
+    caplog.set_level("INFO")
+    evaluator(images(cube_case, "a", "b"), [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
+    assert "case 2 of 2: b," in caplog.text and "2 predicted, 0 failed" in caplog.text
+
+
+def test_list_of_failures_of_an_earlier_run_goes(tmp_path, cube_case, evaluator):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "failures.json").write_text("[]")
+    evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
+    assert not (tmp_path / "out" / "failures.json").exists()
