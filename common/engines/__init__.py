@@ -1,5 +1,6 @@
 """Trainers and evaluators."""
 
+from .case_evaluator import CaseEvaluator, CasesFailed
 from .stage_trainer import StageTrainer
 
-__all__ = ["StageTrainer"]
+__all__ = ["CaseEvaluator", "CasesFailed", "StageTrainer"]
