@@ -1,0 +1,241 @@
+"""The words of ``volseg``, each one or several ``python -m monai.bundle`` lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+from fire.decorators import SetParseFn
+from rich.console import Console
+from rich.table import Table
+
+from ..bundling.ids import check_overrides, config_ids
+from ..checks import InputError, WeightsError, parse_flag, problem
+from ..files import read_json
+from .launch import bundle_command, check_package, launch
+from .locate import config_file, describe, find_bundle, finds_itself, known_bundles
+
+__all__ = ["Volseg", "main"]
+
+# arguments of monai.bundle run itself and of its experiment tracking, which no config needs to hold
+_RUNNER = frozenset(
+    "run_id init_id final_id meta_file logging_file args_file tracking tracking_uri experiment_name run_name save_execute_config".split()
+)
+_TRAIN, _EVALUATE, _PREDICT = ("train",), ("train", "evaluate"), ("inference",)
+
+
+class Volseg:
+    """Volumetric segmentation bundles: list them, try one, train, evaluate, predict, check and pack.
+
+    Every command prints the "python -m monai.bundle" line it stands for. A flag that is no option of a command overrides
+    the config entry of that name: --epochs 3, --dataset_dir FOLDER, --validate::evaluator::amp false.
+    """
+
+    def list(self) -> int:
+        """Show the bundles in reach: name, task, version, and whether weights are there."""
+        rows = [describe(folder) for _, folder in sorted(known_bundles().items())]
+        if not rows:
+            raise InputError(problem("no bundle was found", "bundles lie in bundles/", "work in the repository's root"))
+        table = Table(box=None, pad_edge=False)
+        for heading in rows[0]:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*row.values())
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        return 0
+
+    @SetParseFn(str)
+    def train(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
+        """Train a bundle; its weights go to models/model.pt.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+            overlays: configs laid over train.json, in order: small,demo.
+            verbose: show whole tracebacks.
+            overrides: config entries by name.
+        """
+        return _run(name, _TRAIN, rest, overlays, verbose, overrides)
+
+    @SetParseFn(str)
+    def evaluate(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
+        """Score a bundle's weights on the cases held out; tables and pictures go to output_dir.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+            overlays: configs laid over train.json and evaluate.json, those of the training: small.
+            verbose: show whole tracebacks.
+            overrides: config entries by name.
+        """
+        return _run(name, _EVALUATE, rest, overlays, verbose, overrides)
+
+    @SetParseFn(str)
+    def predict(
+        self, name: str, input: str, *rest: str, out: str = "", overlays: str = "", verbose: str = "false", **overrides: str
+    ) -> int:
+        """Segment volumes; results lie on the grid of each input.
+
+        Args:
+            name: a bundle's name or folder.
+            input: a file, a folder, a glob or a Decathlon folder (dataset_dir).
+            rest: nothing more is understood.
+            out: where results go (output_dir).
+            overlays: configs laid over inference.json, those of the training: small.
+            verbose: show whole tracebacks.
+            overrides: config entries by name.
+        """
+        places = {"dataset_dir": input, **({"output_dir": out} if out else {})}
+        return _run(name, _PREDICT, rest, overlays, verbose, {**places, **overrides})
+
+    @SetParseFn(str)
+    def demo(self, name: str, *rest: str, out: str = "", verbose: str = "false", **overrides: str) -> int:
+        """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, nothing to download.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+            out: where weights, tables and pictures go; demo/NAME by default, so that real weights are never overwritten.
+            verbose: show whole tracebacks.
+            overrides: config entries by name, for those of the three runs that have them.
+        """
+        _refuse(rest)
+        began = time.perf_counter()
+        bundle = find_bundle(name)
+        folder = Path(out or Path("demo") / bundle.name)
+        print("A demonstration: a narrower network (small.json) on small phantoms, few epochs (demo.json). The default is the paper's.")
+        steps = (
+            (_TRAIN, ("small", "demo"), folder),
+            (_EVALUATE, ("small",), folder),
+            (_PREDICT, ("small",), folder / "predictions"),
+        )
+        _check_known(overrides, [config for step in steps for config in _configs(bundle, step[0] + step[1])])
+        for base, overlays, place in steps:
+            ids = set(config_ids(_configs(bundle, base + overlays)))
+            chosen = {key: value for key, value in overrides.items() if key in ids}
+            chosen = {"output_dir": str(place), "model_path": str(folder / "model.pt"), **chosen}
+            print()
+            if status := _run(str(bundle), base, (), ",".join(overlays), verbose, chosen):
+                return status
+        _tell_demo(folder, time.perf_counter() - began)
+        return 0
+
+    @SetParseFn(str)
+    def lint(self, name: str, *rest: str) -> int:
+        """Check a bundle as the gate does; every finding is a line.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+        """
+        from ..bundling.lint import lint  # here, since it brings torch and MONAI, seconds that no other command needs
+
+        _refuse(rest)
+        findings = list(lint(find_bundle(name)))
+        for finding in findings:
+            print(finding)
+        print(f"{name}: {len(findings)} findings" if findings else f"{name}: no findings")
+        return 1 if findings else 0
+
+    @SetParseFn(str)
+    def pack(self, name: str, *rest: str, out: str = "packed", without_weights: str = "false", overlays: str = "") -> int:
+        """Make a bundle that stands alone, as a folder and a zip, with the code that it needs.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+            out: where both go.
+            without_weights: pack a bundle that is not trained, too.
+            overlays: the overlays that its weights were trained under: small.
+        """
+        from ..bundling.pack import pack  # here, since it brings torch and MONAI, seconds that no other command needs
+
+        _refuse(rest)
+        unweighted = parse_flag(without_weights, "without_weights")
+        for path in pack(find_bundle(name), out, without_weights=unweighted, overlays=_split(overlays)):
+            print(f"wrote {os.path.relpath(path)}")
+        return 0
+
+    @SetParseFn(str)
+    def convert(self, form: str, files: str, *rest: str, out: str = "", **options: str) -> int:
+        """Turn data of another form into a Decathlon folder.
+
+        Args:
+            form: hdf5.
+            files: a file, a folder or a glob; several separated by commas.
+            rest: nothing more is understood.
+            out: the folder to make.
+            options: what the converter takes, such as --classes binary or --spacing [z,y,x].
+        """
+        from ..data.convert.hdf5 import hdf5_command  # here, since it brings MONAI, seconds that no other command needs
+
+        _refuse(rest)
+        if form != "hdf5":
+            raise InputError(problem(f"there is no converter for '{form}'", "there is one for hdf5", "write: volseg convert hdf5"))
+        if not out:
+            raise InputError(problem("no folder to write to was named", "converted data goes to a new folder", "pass --out FOLDER"))
+        hdf5_command(files, out, **options)
+        return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 2 for an error that the user can mend, or the run's own."""
+    words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    if len(words) > 1 and words[-1] in ("-h", "--help"):
+        words = [*words[:-1], "--", "--help"]  # fire would take it for one more override
+    try:
+        status = fire.Fire(Volseg, command=words, name="volseg", serialize=lambda _: None)
+    except (InputError, WeightsError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return status if isinstance(status, int) else 0
+
+
+def _run(name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]) -> int:
+    _refuse(rest)
+    bundle = find_bundle(name)
+    configs = _configs(bundle, [*base, *_split(overlays)])
+    if not finds_itself(bundle):
+        overrides = {"bundle_root": str(bundle), **overrides}
+    _check_known(overrides, configs)
+    check_package()
+    return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
+
+
+def _configs(bundle: Path, names: Sequence[str]) -> list[Path]:
+    return [config_file(bundle, name) for name in names]
+
+
+def _check_known(overrides: dict[str, Any], configs: Sequence[Path]) -> None:
+    """MONAI takes an override that answers to nothing without a word; here it is an error that names the nearest entry."""
+    check_overrides(configs, [name for name in overrides if name not in _RUNNER])
+
+
+def _refuse(rest: Sequence[str]) -> None:
+    if rest:
+        raise InputError(
+            problem(f"'{rest[0]}' is not understood", "everything after the names is --name value", "write it as an option; see --help")
+        )
+
+
+def _split(names: str) -> list[str]:
+    return [part for part in (word.strip(" []'\"") for word in names.split(",")) if part]
+
+
+def _tell_demo(folder: Path, seconds: float) -> None:
+    summary = read_json(folder / "metrics.json")["summary"]
+    scores = {group: values["iou"]["mean"] for group, values in summary.items()}
+    print(f"\nDone in {seconds / 60:.1f} minutes.")
+    print("IoU on what was held out: " + ", ".join(f"{group} {_score(value)}" for group, value in scores.items()))
+    print(f"Table: {folder / 'metrics.csv'}")
+    for picture in sorted(folder.rglob("*.png")):
+        print(f"Picture: {picture}")
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,149 @@
+"""The ``python -m monai.bundle`` line of a command: put together, printed, run as a process of its own."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+try:
+    import pty
+except ImportError:  # Windows has none
+    pty = None
+
+from ..checks import InputError, problem
+from .excerpt import TracebackFilter, user_error
+
+__all__ = ["bundle_command", "check_package", "launch", "shown"]
+
+PACKAGE = __package__.split(".")[0]
+_FOLDER = Path(__file__).resolve().parents[1]
+
+
+def bundle_command(configs: Sequence[Path], overrides: Mapping[str, Any]) -> list[str]:
+    """The argument list of ``python -m monai.bundle run`` for config files, later ones over earlier ones, and overrides.
+
+    Files below the working directory are named relative to it, so that the line printed is short and can be pasted.
+    """
+    names = [_short(path) for path in configs]
+    files = names[0] if len(names) == 1 else "[" + ",".join(f"'{name}'" for name in names) + "]"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files]
+    for name, value in overrides.items():
+        command += [f"--{name}", str(value)]
+    return command
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as it is typed in a shell: ``python`` for this interpreter, double quotes around what has single ones."""
+    words = ["python" if word == sys.executable else word for word in command]
+    return " ".join(f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word) for word in words)
+
+
+def check_package() -> None:
+    """Make sure that the process to be started will import this package, not another one of the same name.
+
+    ``python -m`` puts the working directory first on the path, so a folder ``common`` there would hide ours, and MONAI would
+    only say that it cannot locate a class.
+
+    Raises:
+        InputError: naming the other package.
+    """
+    code = f"import importlib.util as u; s = u.find_spec({PACKAGE!r}); print(s and (s.origin or list(s.submodule_search_locations)[0]))"
+    # -c sees the path as -m does: the working directory first, unless PYTHONSAFEPATH is set
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    if found == "None":
+        raise InputError(
+            problem(f"Python does not find the package '{PACKAGE}' from here", f"{_FOLDER} must be importable",
+                    f"install it, or set PYTHONPATH={_FOLDER.parent}")
+        )
+    if Path(found).resolve() not in (_FOLDER, _FOLDER / "__init__.py"):
+        raise InputError(
+            problem(f"another package called '{PACKAGE}' comes first on Python's path: {found}",
+                    f"the bundles need the one in {_FOLDER}",
+                    "work in another folder, rename the other package, take it off PYTHONPATH, or (Python 3.11 and later) "
+                    "set PYTHONSAFEPATH=1, which keeps the working directory off the path")
+        )
+
+
+def launch(command: Sequence[str], verbose: bool = False) -> int:
+    """Print a command and run it, its output streamed; an error that a user can act on is told in one short block.
+
+    Args:
+        command: the argument list.
+        verbose: leave the output as it is, tracebacks and all.
+
+    Returns:
+        the exit status: the command's own, but 2 for an :class:`InputError` or :class:`WeightsError` anywhere in it.
+    """
+    print(f"$ {shown(command)}", flush=True)
+    env = dict(os.environ, PYTHONUNBUFFERED="1")  # a pipe would hold back whole blocks
+    if verbose:
+        with subprocess.Popen(command, env=env) as process:
+            return _wait(process)
+    filters = [TracebackFilter(_writer(stream)) for stream in (sys.stdout, sys.stderr)]
+    read_end, write_end = _error_pipe()
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=write_end) as process:
+        os.close(write_end)
+        pipes = (process.stdout.fileno(), read_end)
+        threads = [threading.Thread(target=_pump, args=pair, daemon=True) for pair in zip(pipes, filters, strict=True)]
+        for thread in threads:
+            thread.start()
+        status = _wait(process)
+        for thread in threads:
+            thread.join()
+    os.close(read_end)
+    held = ["".join(part.held) for part in reversed(filters)]  # what ended the run is on the error stream
+    if status == 0:
+        return 0
+    error = user_error(held[0]) or user_error(held[1])
+    if error is None:
+        sys.stderr.write("".join(held))
+        return status
+    print(f"\n{error[0]}: {error[1]}\n(--verbose shows where it was raised)", file=sys.stderr)
+    return 2
+
+
+def _wait(process: subprocess.Popen[Any]) -> int:
+    """Wait for a process; an interrupt from the keyboard reaches it, too, and it gets the time to end."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        return 128 + signal.SIGINT
+
+
+def _writer(stream: IO[str]):
+    def write(text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+    return write
+
+
+def _error_pipe() -> tuple[int, int]:
+    """Both ends of what carries a process's error stream; a terminal where ours is one, or progress bars would not be drawn."""
+    if pty is None or not sys.stderr.isatty():
+        return os.pipe()
+    return pty.openpty()
+
+
+def _pump(pipe: int, target: TracebackFilter) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    with contextlib.suppress(OSError):  # reading a terminal whose other end is closed is an error, not an end
+        while piece := os.read(pipe, 65536):
+            target.feed(decoder.decode(piece))
+    target.close()
