@@ -4,6 +4,7 @@ from .boxes import Box, bounding_box, crop, enlarge, paste
 from .bspline import bspline_basis, control_positions, control_shape, evaluate_bspline
 from .components import Component, connected_components, fill_holes, keep_largest
 from .grids import argmax_on_grid, first_argmax, read_window
+from .labels import check_labels, labelled_slices, split_ignore
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "argmax_on_grid",
     "bounding_box",
     "bspline_basis",
+    "check_labels",
     "connected_components",
     "control_positions",
     "control_shape",
@@ -23,8 +25,10 @@ __all__ = [
     "fill_holes",
     "first_argmax",
     "keep_largest",
+    "labelled_slices",
     "mirror_positions",
     "paste",
     "read_window",
     "sample_positions",
+    "split_ignore",
 ]

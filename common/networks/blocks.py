@@ -1,0 +1,160 @@
+"""Convolution blocks that several networks share."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks import Convolution
+from torch import nn
+
+from ..checks import InputError, nearest, problem
+
+__all__ = ["NORMS", "DoubleConv", "UpConcat", "init_msra", "norm_spec"]
+
+NORMS = ("batch", "batch_running", "instance", "group", None)
+
+
+def norm_spec(norm: str | None, channels: int, num_groups: int = 8) -> tuple[str, dict] | None:
+    """MONAI's normalisation tuple for one of our norm names.
+
+    Args:
+        norm: ``"batch"`` = batch normalisation with the statistics of the current batch, in training and at test alike;
+            ``"batch_running"`` = with running statistics at test; ``"instance"``; ``"group"``; None = no normalisation.
+            All of them learn a scale and a shift per channel.
+        channels: channels to be normalised.
+        num_groups: groups of ``"group"``; must divide `channels`.
+
+    Raises:
+        InputError: for another name, or channels that `num_groups` does not divide.
+
+    >>> norm_spec("batch", 32)
+    ('batch', {'track_running_stats': False})
+    """
+    if norm not in NORMS:
+        guess = nearest(str(norm), [n for n in NORMS if n])
+        known = ", ".join(str(n) for n in NORMS)
+        raise InputError(problem(f"norm is {norm!r}", f"it must be one of {known}", f"use norm={guess or 'batch'!r}"))
+    if norm is None:
+        return None
+    if norm == "batch":
+        return "batch", {"track_running_stats": False}
+    if norm == "batch_running":
+        return "batch", {}
+    if norm == "instance":
+        return "instance", {"affine": True}
+    if num_groups < 1 or channels % num_groups:
+        came = f"num_groups is {num_groups} at a layer of {channels} channels"
+        raise InputError(problem(came, "it must divide the channels of every layer", "choose a divisor of all widths"))
+    return "group", {"num_groups": num_groups}
+
+
+def _convolution(
+    in_channels: int, out_channels: int, norm: str | None, num_groups: int, bias: bool, padded: bool
+) -> Convolution:
+    # ReLU works in place: for its gradient the normalisation needs its input, not its output; one tensor less is kept.
+    return Convolution(
+        3,
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        padding=1 if padded else 0,
+        norm=norm_spec(norm, out_channels, num_groups),
+        act=("relu", {"inplace": True}),
+        bias=bias,
+    )
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3x3x3 convolutions, each followed by normalisation and ReLU (cicek2016unet3d, sec. 2).
+
+    Args:
+        channels: (in, between, out).
+        norm: see :func:`norm_spec`.
+        num_groups: groups of ``norm="group"``.
+        bias: (of the first convolution, of the second).
+        padded: True keeps the size; False loses 4 voxels per axis.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        norm: str | None = "batch",
+        num_groups: int = 8,
+        bias: tuple[bool, bool] = (False, False),
+        padded: bool = False,
+    ) -> None:
+        super().__init__(
+            _convolution(channels[0], channels[1], norm, num_groups, bias[0], padded),
+            _convolution(channels[1], channels[2], norm, num_groups, bias[1], padded),
+        )
+
+
+class UpConcat(nn.Module):
+    """2x2x2 up-convolution that keeps the channels, then concatenation with the crop of the analysis path.
+
+    The up-convolution of cicek2016unet3d (fig. 2) is plain; roth2017hierarchical normalises it and applies ReLU
+    (`up_norm`), as the released Caffe definition does.
+
+    Args:
+        channels: channels that arrive from the level below, and that leave the up-convolution.
+        norm: see :func:`norm_spec`; used only with `up_norm`.
+        num_groups: groups of ``norm="group"``.
+        bias: whether the up-convolution has a bias.
+        up_norm: normalisation and ReLU after the up-convolution.
+        padded: the two sizes differ by at most the voxel that pooling an odd size rounded up: the upsampled side is cut
+            at its end. Otherwise the centre of `skip` is taken.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        norm: str | None = "batch",
+        num_groups: int = 8,
+        bias: bool = False,
+        up_norm: bool = False,
+        padded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.padded = padded
+        self.up = Convolution(
+            3,
+            channels,
+            channels,
+            strides=2,
+            kernel_size=2,
+            padding=0,
+            output_padding=0,
+            is_transposed=True,
+            norm=norm_spec(norm, channels, num_groups) if up_norm else None,
+            act=("relu", {"inplace": True}) if up_norm else None,
+            bias=bias,
+        )
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Join the level below with the analysis path.
+
+        Args:
+            x: features of the level below, B C d h w.
+            skip: features of this level's analysis path, B S D H W.
+
+        Returns:
+            B S+C D H W (padded) or B S+C 2d 2h 2w.
+        """
+        x = self.up(x)
+        for axis in range(2, 5):
+            if self.padded:
+                x = x.narrow(axis, 0, skip.shape[axis])
+            else:
+                skip = skip.narrow(axis, (skip.shape[axis] - x.shape[axis]) // 2, x.shape[axis])
+        return torch.cat([skip, x], dim=1)
+
+
+def init_msra(module: nn.Module) -> None:
+    """Normal weights of variance 2 / fan-in and zero biases, as Caffe's MSRA filler; for ``network.apply``.
+
+    roth2017hierarchical uses it for all layers, up-convolutions included; there the fan-in counts the output channels
+    times the kernel, as in Caffe.
+    """
+    if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

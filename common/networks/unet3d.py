@@ -1,0 +1,202 @@
+"""The 3D U-Net of Cicek et al., unpadded as published or padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..checks import InputError, problem
+from .blocks import DoubleConv, UpConcat, init_msra
+
+__all__ = ["UNet3D"]
+
+CONV_BIASES = ("all", "first", "none", None)
+
+
+class UNet3D(nn.Module):
+    """3D U-Net (cicek2016unet3d, fig. 2): channels are doubled before each pooling, up-convolutions keep theirs.
+
+    A level of width w convolves to w, then to 2w, then pools by 2; the synthesis path mirrors it with 2w and 2w.
+    With the default widths, ``norm=None``, three channels in and three classes there are the paper's 19,069,955
+    parameters, and a tile of 132x132x116 voxels gives 44x44x28. roth2017hierarchical is the same network with
+    ``conv_bias="first"`` and ``up_norm=True`` (19,072,712 parameters with one channel and eight classes).
+
+    Unpadded, each side of the input loses `halo` voxels: 44 at four levels, the paper's receptive field of
+    88 = 132 - 44 voxels. Two tiles agree with the untiled result to rounding where their starts differ by a multiple of
+    `stride` voxels (the pooling grid, 8 at four levels) and the normalisation does not depend on the tile (None, or
+    ``"batch_running"`` at test).
+
+    Reading: the paper normalises with the current statistics also at test (``norm="batch"``); its parameter count
+    belongs to the network without normalisation. Whether up-convolutions were normalised is open: its figure shows
+    them plain (the default here). Convolutions have a bias where no normalisation follows that would cancel it.
+    Weights start as from Caffe's MSRA filler. A batch of several tiles shares its statistics; the paper's batch is one.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes.
+        widths: channels of the first convolution per level, from the top; the last is the bottom level.
+        norm: ``"batch"`` (current statistics always), ``"batch_running"``, ``"instance"``, ``"group"`` or None.
+        padded: True pads every convolution with zeros and keeps the size of any input: odd sizes are rounded up by
+            pooling and cut back after the up-convolution.
+        conv_bias: which 3x3x3 convolutions have a bias: ``"all"``, ``"first"`` (only the very first), ``"none"``; None
+            means ``"all"`` without norm and ``"none"`` with it. The last, 1x1x1 convolution always has one.
+        up_bias: whether the up-convolutions have a bias.
+        up_norm: normalisation and ReLU after each up-convolution (roth2017hierarchical).
+        num_groups: groups of ``norm="group"``.
+
+    Raises:
+        InputError: for arguments or image sizes that break these rules; for a size it names the nearest valid one.
+
+    >>> UNet3D(widths=(2, 4, 8, 16)).output_size((132, 132, 116))
+    (44, 44, 28)
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        norm: str | None = "batch",
+        padded: bool = False,
+        conv_bias: str | None = None,
+        up_bias: bool = False,
+        up_norm: bool = False,
+        num_groups: int = 8,
+    ) -> None:
+        super().__init__()
+        widths = _checked(in_channels, out_channels, widths, norm, conv_bias, up_norm)
+        if conv_bias is None:
+            conv_bias = "none" if norm else "all"
+        every = conv_bias == "all"
+        self.in_channels = in_channels
+        self.padded = padded
+        self.stride = 2 ** (len(widths) - 1)
+        self.halo = 0 if padded else 6 * self.stride - 4
+        # Statistics of a single number are undefined: at the bottom level one voxel is not enough for these.
+        self._needs_statistics = norm in ("batch", "batch_running", "instance")
+
+        self.analysis = nn.ModuleList()
+        channels = in_channels
+        for level, width in enumerate(widths):
+            bias = (every or (conv_bias == "first" and level == 0), every)
+            self.analysis.append(DoubleConv((channels, width, 2 * width), norm, num_groups, bias, padded))
+            channels = 2 * width
+        self.pool = nn.MaxPool3d(2, ceil_mode=padded)
+        self.ups = nn.ModuleList()
+        self.synthesis = nn.ModuleList()
+        for width in reversed(widths[:-1]):
+            self.ups.append(UpConcat(channels, norm, num_groups, up_bias, up_norm, padded))
+            joined = (channels + 2 * width, 2 * width, 2 * width)
+            self.synthesis.append(DoubleConv(joined, norm, num_groups, (every, every), padded))
+            channels = 2 * width
+        self.score = nn.Conv3d(channels, out_channels, kernel_size=1)
+        self.apply(init_msra)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of every class.
+
+        Args:
+            x: image, B in_channels D H W; D, H, W valid for `output_size`.
+
+        Returns:
+            logits, B out_channels and `output_size` of (D, H, W).
+        """
+        if not torch.jit.is_scripting():
+            self._check(x)
+        skips: list[torch.Tensor] = []
+        for level, convs in enumerate(self.analysis):
+            if level > 0:
+                x = self.pool(x)
+            x = convs(x)
+            skips.append(x)
+        skips.pop()
+        for up, convs in zip(self.ups, self.synthesis):  # noqa: B905 - TorchScript knows no strict=
+            x = convs(up(x, skips.pop()))
+        return self.score(x)
+
+    def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """Size of the result for an image of `input_size` voxels (D, H, W).
+
+        Raises:
+            InputError: if the network cannot take that size; the text names the nearest one that it can.
+        """
+        size = _three(input_size)
+        valid = self.nearest_size(size)
+        if size == valid:
+            return tuple(n - 2 * self.halo for n in size)
+        came = f"the input has {_times(size)} voxels"
+        if self.padded:
+            rule = "the normalisation needs more than one voxel at the bottom level, "
+            rule += f"so one axis must exceed {self.stride} voxels"
+        else:
+            rule = f"each axis of an unpadded {len(self.analysis)}-level network must be {self._smallest()}"
+            rule += f" + a multiple of {self.stride}" if self.stride > 1 else " or more"
+        raise InputError(problem(came, rule, f"use the nearest valid size, {_times(valid)}"))
+
+    def nearest_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """The valid input size (D, H, W) nearest to `input_size`; the larger one of two equally near.
+
+        >>> UNet3D(widths=(2, 4, 8, 16)).nearest_size((128, 130, 20))
+        (132, 132, 92)
+        """
+        size = _three(input_size)
+        if not self.padded:
+            start = self._smallest()
+            return tuple(start + max(0, (n - start + self.stride // 2) // self.stride) * self.stride for n in size)
+        size = tuple(max(n, 1) for n in size)
+        if self._needs_statistics and max(size) <= self.stride:
+            longest = size.index(max(size))
+            size = tuple(self.stride + 1 if axis == longest else n for axis, n in enumerate(size))
+        return size
+
+    def _smallest(self) -> int:
+        # The result is 4 voxels (or 4 modulo `stride`) plus a multiple of `stride`, and must be enough for statistics.
+        result = max(3 % self.stride + 1, 1 + int(self._needs_statistics))
+        return 2 * self.halo + result
+
+    def _check(self, x: torch.Tensor) -> None:
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return  # sizes are symbols there, and an exported graph cannot raise
+        if x.ndim != 5 or x.shape[1] != self.in_channels:
+            came = f"the network got a tensor of shape {tuple(x.shape)}"
+            rule = f"it takes (batch, {self.in_channels}, D, H, W)"
+            raise InputError(problem(came, rule, "give the image that many channels or set in_channels"))
+        self.output_size(x.shape[2:])
+
+
+def _checked(
+    in_channels: int, out_channels: int, widths: Sequence[int], norm: str | None, conv_bias: str | None, up_norm: bool
+) -> list[int]:
+    if in_channels < 1 or out_channels < 1:
+        came = f"in_channels is {in_channels} and out_channels is {out_channels}"
+        raise InputError(problem(came, "both must be 1 or more", "count the channels of the image and the classes"))
+    if len(widths) == 0 or any(int(w) != w or w < 1 for w in widths):
+        raise InputError(
+            problem(
+                f"widths is {widths!r}", "it must list a whole number of channels per level", "use (32, 64, 128, 256)"
+            )
+        )
+    if conv_bias not in CONV_BIASES:
+        known = ", ".join(str(b) for b in CONV_BIASES)
+        raise InputError(problem(f"conv_bias is {conv_bias!r}", f"it must be one of {known}", "leave it out"))
+    if up_norm and norm is None:
+        raise InputError(
+            problem(
+                "up_norm is true with norm None", "it needs a kind of normalisation", "set norm or leave up_norm out"
+            )
+        )
+    return [int(w) for w in widths]
+
+
+def _three(size: Sequence[int]) -> tuple[int, ...]:
+    if len(size) != 3:
+        raise InputError(
+            problem(f"size {tuple(size)} has {len(size)} axes", "it must be (D, H, W)", "leave out batch and channels")
+        )
+    return tuple(int(n) for n in size)
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(str(n) for n in size)
