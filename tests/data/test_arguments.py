@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.checks import InputError
+from common.data.arguments import parse_integer, parse_optional_integer, parse_triple
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3), ("3", 3), (3.0, 3), (" -2 ", -2)])
+def test_whole_numbers_are_taken_in_any_form(value, expected):
+    assert parse_integer(value, "fold") == expected
+
+
+@pytest.mark.parametrize("value", [1.5, "x", math.nan, "nan", math.inf, None, True, [1]])
+def test_anything_else_is_refused_by_name(value):
+    with pytest.raises(InputError, match="fold is .*it must be a whole number.*--fold 0"):
+        parse_integer(value, "fold")
+
+
+@pytest.mark.parametrize("value", [None, "None", "null", "", " none "])
+def test_none_may_be_text(value):
+    assert parse_optional_integer(value, "folds") is None
+
+
+@pytest.mark.parametrize("value", [(96, 88, 56), [96, 88, 56], "96,88,56", "[96, 88, 56]", "96x88x56"])
+def test_sizes(value):
+    assert parse_triple(value, "size") == (96, 88, 56)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("96,88", "must be three whole numbers"),
+        ((1, 2, 0), "at least 1"),
+        (5, "must be three"),
+        ("1,2,a", "whole number"),
+    ],
+)
+def test_wrong_sizes(value, text):
+    with pytest.raises(InputError, match=f"size is .*{text}"):
+        parse_triple(value, "size")
