@@ -1,6 +1,7 @@
 """Array and dictionary transforms, MONAI's conventions."""
 
 from .annotated import AnnotatedSlices, AnnotatedSlicesd
+from .check import CheckVolume, CheckVolumed
 from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
 from .one_hot import LabelledOneHot, LabelledOneHotd
@@ -11,6 +12,8 @@ __all__ = [
     "AnnotatedSlicesd",
     "AtomicSaveImaged",
     "CaseNames",
+    "CheckVolume",
+    "CheckVolumed",
     "LabelledOneHot",
     "LabelledOneHotd",
     "RandDeformedPatch",
