@@ -65,6 +65,7 @@ class StageTrainer(SupervisedTrainer):
         resume: go on from the resume file in `output_dir`, if there is one.
         seed: epoch n draws from ``seed + n`` (plus the rank).
         provenance: what the sidecar shall say of the data: name, licence, fold, ``phantom``.
+        recipe: what the sidecar shall say of the config: ``"paper"``, or the name of an overlay.
         shared_handlers: handlers of the last stage, to which callers may have added (MLflow, checkpoint loaders); those of a
             type that `train_handlers` lacks are attached here too, renamed after the stage. Validators and schedules are not.
         kwargs: of ``SupervisedTrainer``.
@@ -86,6 +87,7 @@ class StageTrainer(SupervisedTrainer):
         resume: bool | str = False,
         seed: int = 0,
         provenance: Mapping[str, Any] | None = None,
+        recipe: str = "paper",
         shared_handlers: Sequence[Any] = (),
         train_handlers: Sequence[Any] | None = None,
         **kwargs: Any,
@@ -94,6 +96,7 @@ class StageTrainer(SupervisedTrainer):
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
         self.model_path, self.output_dir = Path(model_path), Path(output_dir)
         self.resume, self.seed, self.provenance = parse_flag(resume, "resume"), int(seed), dict(provenance or {})
+        self.recipe = recipe
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
         self._losses: list[torch.Tensor] = []
@@ -238,13 +241,14 @@ class StageTrainer(SupervisedTrainer):
     def _save_best(self, metric: str) -> None:
         stages: dict[str, Any] = {}
         if self.model_path.is_file():
-            info = read_info(self.model_path)
-            if info.get("run") == _runs[self.composite]:
-                stages = info["stages"]
+            old = read_info(self.model_path)
+            if old.get("run") == _runs[self.composite]:
+                stages = old["stages"]
             else:
                 _set_aside(self.model_path)
         stages = {**stages, self.stage: {**(self.best or {}), "metric": metric}}
-        save_weights(self.composite, self.model_path, {**self.provenance, "stages": stages, "run": _runs[self.composite]})
+        info = {**self.provenance, "recipe": self.recipe, "stages": stages, "run": _runs[self.composite]}
+        save_weights(self.composite, self.model_path, info)
 
     def _save_resume(self) -> None:
         content = {
