@@ -9,6 +9,7 @@ from typing import Any
 
 from monai.data import list_data_collate
 
+from ..checks import InputError
 from .faults import file_fault
 
 __all__ = ["CaseLoader", "case_label", "innermost_text"]
@@ -60,13 +61,16 @@ class CaseLoader:
 
 
 def innermost_text(error: BaseException) -> str:
-    """The text of the first cause of an error: MONAI wraps what a transform raised in errors of its own."""
-    seen = {id(error)}
-    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) and id(
-        cause
-    ) not in seen:
-        seen.add(id(cause))
-        error = cause
+    """The text of an error's first cause, or of the first error on the way there that was written for the reader.
+
+    MONAI wraps what a transform raised in errors of its own; an `InputError` says more than what caused it.
+    """
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        if isinstance(error, InputError):
+            break
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__) or error
     return str(error) or type(error).__name__
 
 

@@ -10,6 +10,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, LoadImaged
 
+from common.checks import InputError
 from common.data import CaseLoader, inference_cases
 from common.data.loader import innermost_text
 from common.transforms.check import CheckVolumed
@@ -113,3 +114,16 @@ def test_innermost_text_follows_causes():
     except RuntimeError as error:
         assert innermost_text(error) == "'inner'"
     assert innermost_text(ValueError()) == "ValueError"
+
+
+def test_an_input_error_says_more_than_its_cause():
+    try:
+        try:
+            try:
+                raise OSError("errno 5")
+            except OSError as error:
+                raise InputError("the file is cut short") from error
+        except InputError as error:
+            raise RuntimeError("applying transform") from error
+    except RuntimeError as error:
+        assert innermost_text(error) == "the file is cut short"
