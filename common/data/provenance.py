@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .arguments import parse_integer, parse_optional_integer
@@ -14,7 +16,10 @@ __all__ = ["provenance"]
 
 
 def provenance(
-    dataset_dir: str | os.PathLike[str], fold: int | str | None = None, folds: int | str | None = None
+    dataset_dir: str | os.PathLike[str],
+    fold: int | str | None = None,
+    folds: int | str | None = None,
+    cases: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What to remember of a data set beside weights trained on it.
 
@@ -25,6 +30,8 @@ def provenance(
         dataset_dir: folder with ``dataset.json``.
         fold: the fold held out; dropped where `folds` is None, since nothing was held out then.
         folds: number of folds, or None.
+        cases: what is trained on, one ``{"image": path, "label": path}`` a case. Callers such as MONAI Label override
+            the list and leave `dataset_dir` as it is: where a case lies outside it, nothing that it says is repeated.
 
     Returns:
         a dictionary with name, licence, reference, phantom, cases, fold, folds, fingerprint.
@@ -33,13 +40,16 @@ def provenance(
         InputError: for a folder that is no data set.
     """
     folder, content = read_dataset(dataset_dir)
-    count = parse_optional_integer(folds, "folds")
     entries = content.get("training", [])
+    if cases is not None and not all(_within(folder, case) for case in cases):
+        content, folds, entries = {}, None, cases
+    count = parse_optional_integer(folds, "folds")
     sizes = []
     for entry in entries:
         for name in (entry["image"], entry["label"]):
             file = folder / name
-            sizes.append([os.path.normpath(name).replace(os.sep, "/"), file.stat().st_size if file.is_file() else None])
+            known = os.path.normpath(name).replace(os.sep, "/") if content else ""
+            sizes.append([known, file.stat().st_size if file.is_file() else None])
     return {
         "name": str(content.get("name") or "unnamed"),
         "licence": str(content.get("licence") or content.get("license") or "not stated"),
@@ -48,5 +58,9 @@ def provenance(
         "cases": len(entries),
         "fold": None if count is None or fold is None else parse_integer(fold, "fold"),
         "folds": count,
-        "fingerprint": hashlib.sha256(json.dumps(sorted(sizes)).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256(json.dumps(sorted(sizes, key=str)).encode()).hexdigest(),
     }
+
+
+def _within(folder: Path, case: Mapping[str, Any]) -> bool:
+    return Path(os.path.abspath(case["image"])).is_relative_to(os.path.abspath(folder))

@@ -144,6 +144,15 @@ def test_provenance_says_where_weights_come_from_and_names_no_patient(folder):
     assert provenance(folder, fold=0, folds=None)["fold"] is None
 
 
+def test_provenance_repeats_nothing_of_a_folder_that_was_not_trained_on(folder, kidney, tmp_path):
+    own, foreign = training_cases(kidney), training_cases(folder)
+    assert provenance(kidney, cases=own) == provenance(kidney)
+    found = provenance(kidney, fold=0, folds=3, cases=foreign)
+    assert found == found | {"name": "unnamed", "licence": "not stated", "phantom": False, "cases": 9, "fold": None}
+    assert found["fingerprint"] != provenance(kidney)["fingerprint"]
+    assert provenance(kidney, cases=[*own, *foreign])["phantom"] is False
+
+
 def test_fingerprint_follows_the_content_not_the_place(tmp_path):
     first, second, third = (
         write_folder(tmp_path / str(k), names) for k, names in enumerate((["a", "b"], ["a", "b"], ["a", "c"]))
