@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import fire
-from fire.decorators import SetParseFn
 from rich.console import Console
 from rich.table import Table
 
-from ..bundling.ids import check_overrides, config_ids
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import read_json
 from .launch import bundle_command, check_package, launch
@@ -22,10 +21,6 @@ from .locate import config_file, describe, find_bundle, finds_itself, known_bund
 
 __all__ = ["Volseg", "main"]
 
-# arguments of monai.bundle run itself and of its experiment tracking, which no config needs to hold
-_RUNNER = frozenset(
-    "run_id init_id final_id meta_file logging_file args_file tracking tracking_uri experiment_name run_name save_execute_config".split()
-)
 _TRAIN, _EVALUATE, _PREDICT = ("train",), ("train", "evaluate"), ("inference",)
 
 
@@ -49,7 +44,6 @@ class Volseg:
         Console(width=None if sys.stdout.isatty() else 120).print(table)
         return 0
 
-    @SetParseFn(str)
     def train(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
         """Train a bundle; its weights go to models/model.pt.
 
@@ -62,7 +56,6 @@ class Volseg:
         """
         return _run(name, _TRAIN, rest, overlays, verbose, overrides)
 
-    @SetParseFn(str)
     def evaluate(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
         """Score a bundle's weights on the cases held out; tables and pictures go to output_dir.
 
@@ -75,7 +68,6 @@ class Volseg:
         """
         return _run(name, _EVALUATE, rest, overlays, verbose, overrides)
 
-    @SetParseFn(str)
     def predict(
         self, name: str, input: str, *rest: str, out: str = "", overlays: str = "", verbose: str = "false", **overrides: str
     ) -> int:
@@ -93,7 +85,6 @@ class Volseg:
         places = {"dataset_dir": input, **({"output_dir": out} if out else {})}
         return _run(name, _PREDICT, rest, overlays, verbose, {**places, **overrides})
 
-    @SetParseFn(str)
     def demo(self, name: str, *rest: str, out: str = "", verbose: str = "false", **overrides: str) -> int:
         """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, nothing to download.
 
@@ -114,10 +105,10 @@ class Volseg:
             (_EVALUATE, ("small",), folder),
             (_PREDICT, ("small",), folder / "predictions"),
         )
-        _check_known(overrides, [config for step in steps for config in _configs(bundle, step[0] + step[1])])
-        for base, overlays, place in steps:
-            ids = set(config_ids(_configs(bundle, base + overlays)))
-            chosen = {key: value for key, value in overrides.items() if key in ids}
+        ids = [_ids(_configs(bundle, base + overlays)) for base, overlays, _ in steps]
+        _check_known(overrides, {key: value for one in reversed(ids) for key, value in one.items()})
+        for (base, overlays, place), known in zip(steps, ids, strict=True):
+            chosen = {key: value for key, value in overrides.items() if key in known}
             chosen = {"output_dir": str(place), "model_path": str(folder / "model.pt"), **chosen}
             print()
             if status := _run(str(bundle), base, (), ",".join(overlays), verbose, chosen):
@@ -125,7 +116,6 @@ class Volseg:
         _tell_demo(folder, time.perf_counter() - began)
         return 0
 
-    @SetParseFn(str)
     def lint(self, name: str, *rest: str) -> int:
         """Check a bundle as the gate does; every finding is a line.
 
@@ -142,7 +132,6 @@ class Volseg:
         print(f"{name}: {len(findings)} findings" if findings else f"{name}: no findings")
         return 1 if findings else 0
 
-    @SetParseFn(str)
     def pack(self, name: str, *rest: str, out: str = "packed", without_weights: str = "false", overlays: str = "") -> int:
         """Make a bundle that stands alone, as a folder and a zip, with the code that it needs.
 
@@ -161,7 +150,6 @@ class Volseg:
             print(f"wrote {os.path.relpath(path)}")
         return 0
 
-    @SetParseFn(str)
     def convert(self, form: str, files: str, *rest: str, out: str = "", **options: str) -> int:
         """Turn data of another form into a Decathlon folder.
 
@@ -187,13 +175,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for an error that the user can mend, or the run's own."""
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     if len(words) > 1 and words[-1] in ("-h", "--help"):
-        words = [*words[:-1], "--", "--help"]  # fire would take it for one more override
+        words = [words[0], "--", "--help"]  # fire would take it for one more override
+    else:
+        words = words[:1] + [_quoted(word) for word in words[1:]]
     try:
-        status = fire.Fire(Volseg, command=words, name="volseg", serialize=lambda _: None)
+        status = fire.Fire(Volseg(), command=words, name="volseg", serialize=lambda _: None)
     except (InputError, WeightsError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _quoted(word: str) -> str:
+    """A word that fire reads as text: values go on to MONAI as they were typed, and it reads them, once."""
+    if not re.match(r"--?[A-Za-z_]", word):
+        return repr(word)
+    flag, equals, value = word.partition("=")
+    return f"{flag}={value!r}" if equals else flag
 
 
 def _run(name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]) -> int:
@@ -202,7 +200,7 @@ def _run(name: str, base: Sequence[str], rest: Sequence[str], overlays: str, ver
     configs = _configs(bundle, [*base, *_split(overlays)])
     if not finds_itself(bundle):
         overrides = {"bundle_root": str(bundle), **overrides}
-    _check_known(overrides, configs)
+    _check_known(overrides, _ids(configs))
     check_package()
     return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
 
@@ -211,9 +209,21 @@ def _configs(bundle: Path, names: Sequence[str]) -> list[Path]:
     return [config_file(bundle, name) for name in names]
 
 
-def _check_known(overrides: dict[str, Any], configs: Sequence[Path]) -> None:
+def _ids(configs: Sequence[Path]) -> dict[str, Any]:
+    from monai.bundle import ConfigParser  # here and below, since MONAI takes seconds that "list" and "--help" need not wait
+
+    from ..bundling.ids import config_ids
+
+    return config_ids(ConfigParser.load_config_files([str(path) for path in configs]))
+
+
+def _check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
     """MONAI takes an override that answers to nothing without a word; here it is an error that names the nearest entry."""
-    check_overrides(configs, [name for name in overrides if name not in _RUNNER])
+    from ..bundling.ids import check_overrides
+
+    if "config_file" in overrides:
+        raise InputError(problem("--config_file was given", "volseg names the bundle's own configs", "lay others over: --overlays FILE.json"))
+    check_overrides(ids, overrides)
 
 
 def _refuse(rest: Sequence[str]) -> None:
@@ -224,7 +234,7 @@ def _refuse(rest: Sequence[str]) -> None:
 
 
 def _split(names: str) -> list[str]:
-    return [part for part in (word.strip(" []'\"") for word in names.split(",")) if part]
+    return [part for part in (word.strip(" []'\"") for word in str(names).split(",")) if part]
 
 
 def _tell_demo(folder: Path, seconds: float) -> None:
@@ -232,7 +242,7 @@ def _tell_demo(folder: Path, seconds: float) -> None:
     scores = {group: values["iou"]["mean"] for group, values in summary.items()}
     print(f"\nDone in {seconds / 60:.1f} minutes.")
     print("IoU on what was held out: " + ", ".join(f"{group} {_score(value)}" for group, value in scores.items()))
-    print(f"Table: {folder / 'metrics.csv'}")
+    print(f"Table: {folder / 'metrics.csv'}\nPredictions: {folder / 'predictions'}")
     for picture in sorted(folder.rglob("*.png")):
         print(f"Picture: {picture}")
 

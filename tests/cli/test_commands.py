@@ -1,0 +1,151 @@
+"""What each word of ``volseg`` stands for, and what it refuses before anything runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.cli import commands, locate
+from common.cli.commands import main
+
+NAME = "unet3d_sparse"
+
+
+@pytest.fixture
+def launched(monkeypatch) -> list[list[str]]:
+    """The argument lists that would have run; nothing runs."""
+    lines: list[list[str]] = []
+    monkeypatch.setattr(commands, "launch", lambda command, verbose: lines.append([*command, *(["verbose"] if verbose else [])]) or 0)
+    return lines
+
+
+@pytest.fixture
+def here(repository, monkeypatch) -> Path:
+    monkeypatch.chdir(repository)
+    return repository
+
+
+def _configs(*names: str) -> str:
+    files = [f"bundles/{NAME}/configs/{name}.json" for name in names]
+    return files[0] if len(files) == 1 else "[" + ",".join(f"'{file}'" for file in files) + "]"
+
+
+@pytest.mark.parametrize(
+    ("words", "configs", "overrides"),
+    [
+        (["train", NAME], ("train",), []),
+        (["train", NAME, "--overlays", "small,demo", "--epochs", "3"], ("train", "small", "demo"), ["--epochs", "3"]),
+        (["train", NAME, "--overlays=['small','demo']"], ("train", "small", "demo"), []),
+        (["train", NAME, "--widths", "[4, 8]", "--resume"], ("train",), ["--widths", "[4, 8]", "--resume", "True"]),
+        (["train", NAME, "--dataset_dir", "007"], ("train",), ["--dataset_dir", "007"]),
+        (["train", NAME, "--validate::evaluator::amp=false"], ("train",), ["--validate::evaluator::amp", "false"]),
+        (["train", NAME, "--tracking", "mlflow"], ("train",), ["--tracking", "mlflow"]),
+        (["evaluate", NAME, "--overlays", "small"], ("train", "evaluate", "small"), []),
+        (["predict", NAME, "scan.nii.gz", "--out", "seg"], ("inference",), ["--dataset_dir", "scan.nii.gz", "--output_dir", "seg"]),
+        (["predict", NAME, "a's scan"], ("inference",), ["--dataset_dir", "a's scan"]),
+    ],
+)
+def test_a_word_is_a_line(here, launched, words, configs, overrides):
+    assert main(words) == 0
+    assert launched == [[sys.executable, "-m", "monai.bundle", "run", "--config_file", _configs(*configs), *overrides]]
+
+
+def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_path, capsys):
+    summary = {"inside": {"iou": {"mean": 0.75}}, "all classes": {"iou": {"mean": None}}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"summary": summary}))
+    (tmp_path / "a.png").write_bytes(b"")
+    assert main(["demo", NAME, "--out", str(tmp_path), "--epochs", "1"]) == 0
+    used = [line[5] for line in launched]
+    assert used == [_configs("train", "small", "demo"), _configs("train", "evaluate", "small"), _configs("inference", "small")]
+    for line in launched:
+        assert line[line.index("--model_path") + 1] == str(tmp_path / "model.pt")
+    assert ["--epochs" in line for line in launched] == [True, True, False]  # only where a config has it
+    out = capsys.readouterr().out
+    assert "inside 0.750, all classes -" in out and "a.png" in out and "narrower network" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["train", NAME, "--epoch", "3"], "--epoch answers to no id of the config.*use 'epochs'"),
+        (["train", NAME, "--validate::dataset::dat", "x"], "use 'validate::dataset::data'"),
+        (["demo", NAME, "--lerning_rate", "3"], "use 'learning_rate'"),
+        (["train", NAME, "--config_file", "x.json"], "lay others over: --overlays"),
+        (["train", NAME, "--overlays", "smal"], "has no config 'smal'.*write 'small'"),
+        (["train", "unet3d_spars"], f"no bundle 'unet3d_spars'.*write '{NAME}'"),
+        (["train", NAME, "small"], "'small' is not understood"),
+        (["convert", "hdf4", "x", "--out", "y"], "no converter for 'hdf4'"),
+        (["convert", "hdf5", "x"], "pass --out FOLDER"),
+        (["convert", "hdf5", "nowhere.h5", "--out", "y"], "'nowhere.h5' does not exist"),
+    ],
+)
+def test_refused_before_anything_runs(here, launched, capsys, words, text):
+    assert main(words) == 2
+    assert re.search(text, capsys.readouterr().err)
+    assert launched == []
+
+
+def test_the_status_of_the_run_is_passed_on(here, monkeypatch):
+    monkeypatch.setattr(commands, "launch", lambda command, verbose: 7)
+    assert main(["train", NAME]) == 7
+    assert main(["demo", NAME]) == 7
+
+
+def test_list_shows_task_version_and_weights(here, capsys):
+    assert main(["list"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(NAME))
+    assert json.loads((here / "bundles" / NAME / "configs" / "metadata.json").read_text())["version"] in line
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said"), [({"phantom": True}, "yes, of a phantom"), ({"phantom": False}, "yes"), (None, "yes, of unknown origin")]
+)
+def test_weights_are_told_from_their_sidecar(tmp_path, sidecar, said):
+    for folder in ("configs", "models"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text('{"name": "x"}')
+    assert locate.describe(tmp_path)["weights"] == "no"
+    (tmp_path / "models" / "model.pt").write_bytes(b"")
+    if sidecar is not None:
+        (tmp_path / "models" / "model.json").write_text(json.dumps(sidecar))
+    assert locate.describe(tmp_path)["weights"] == said
+
+
+@pytest.fixture
+def wheel(repository, tmp_path, monkeypatch) -> Path:
+    """A package as a wheel installs it, its bundles inside, run from an empty folder."""
+    site = tmp_path / "site"
+    ignored = shutil.ignore_patterns("__pycache__", "models", "eval")
+    shutil.copytree(repository / "common", site / "common", ignore=ignored)
+    shutil.copytree(repository / "bundles", site / "common" / "_bundles", ignore=ignored)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    return tmp_path / "empty"
+
+
+def _volseg(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "common", *words], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_wheels_bundle_is_copied_to_the_working_directory(wheel):
+    assert NAME in _volseg(wheel, "list").stdout
+    assert not (wheel / "bundles").exists()
+    done = _volseg(wheel, "train", NAME, "--epoch", "1")
+    assert "was copied to bundles/unet3d_sparse" in done.stdout and "use 'epochs'" in done.stderr and done.returncode == 2
+    assert (wheel / "bundles" / NAME / "configs" / "train.json").is_file()
+    assert "was copied" not in _volseg(wheel, "train", NAME, "--epoch", "1").stdout  # the second time it is there
+
+
+def test_a_bundle_elsewhere_is_told_its_root(tmp_path, repository, monkeypatch, launched):
+    copy = tmp_path / "mine"
+    shutil.copytree(repository / "bundles" / NAME, copy, ignore=shutil.ignore_patterns("models", "eval"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    assert main(["train", "mine"]) == 0
+    assert launched[0][5:] == ["mine/configs/train.json", "--bundle_root", str(copy)]
