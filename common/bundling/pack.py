@@ -150,7 +150,6 @@ def _carry(bundle: Path, made: Path) -> None:
 
 def _vendor(configs: dict[str, Any], made: Path, scripts: str, package: str) -> None:
     """Write the code that the configs need, and the configs pointing at it."""
-    refuse_hidden_code(made / "configs", package)
     homes = {target: defining_path(target) for target in sorted(set(config_targets(list(configs.values()), package)))}
     paths, needed = {}, set()
     for target, (module, attribute) in homes.items():
@@ -165,6 +164,7 @@ def _vendor(configs: dict[str, Any], made: Path, scripts: str, package: str) -> 
         target.write_bytes(content)
     for name, config in configs.items():
         (made / "configs" / name).write_text(format_json(rewrite_targets(config, paths)), encoding="utf-8")
+    refuse_hidden_code(made / "configs", package)
 
 
 def _carry_weights(model: Path, folder: Path, stages: Sequence[str]) -> None:

@@ -32,32 +32,19 @@ def read_configs(folder: Path) -> dict[str, Any]:
 
 
 def refuse_hidden_code(folder: Path, package: str) -> None:
-    """Refuse configs that reach the package other than by a ``_target_`` in JSON: it would break under another name.
+    """Refuse packed configs that still reach the package: other than by a ``_target_`` in JSON, it can not be renamed.
 
     Raises:
         InputError: naming the file and the text.
     """
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if path.suffix == ".json":
-            found = [value for value in _strings(json.loads(text)) if re.search(rf"\b{package}\.", value)]
-        else:
-            found = re.findall(rf".*\b{package}\.\w.*", text) if path.suffix in (".yaml", ".yml") else []
+        found = re.search(rf"\b{package}\.\w[^\"]*", path.read_text(encoding="utf-8", errors="replace"))
         if found:
             raise InputError(
                 problem(f"configs/{path.name} reaches the package in '{found[0].strip()}'",
                         f'code of {package}/ is reached only by a "_target_" in JSON, which packing rewrites',
                         "write it as a component with a _target_")
             )
-
-
-def _strings(config: Any) -> list[str]:
-    """The expressions (``$...``) and macros (``%...``) of a config, descriptions left out."""
-    if isinstance(config, dict):
-        return [text for key, value in config.items() if key not in ("_target_", "_desc_") for text in _strings(value)]
-    if isinstance(config, list):
-        return [text for value in config for text in _strings(value)]
-    return [config] if isinstance(config, str) and config.startswith(("$", "%")) else []
 
 
 def bake(configs: dict[str, Any], overlays: Sequence[str]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import zipfile
 import pytest
 import torch
 
-from common.bundling import pack as pack_module
 from common.bundling.pack import pack
 from common.bundling.recipe import bake, format_json, stage_names
 from common.checks import InputError, WeightsError
 from common.files import read_json, sha256
 from common.weights import read_info, save_weights
+
+pack_module = importlib.import_module("common.bundling.pack")  # by `from`, a re-exported function would come
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +181,12 @@ def test_code_reached_by_an_expression_is_refused(trained, tiny_package, tmp_pat
     with pytest.raises(InputError, match=r"configs/train.json reaches the package in .*reached only by a \"_target_\""):
         packed(trained, tiny_package, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_config_that_is_no_json_can_not_name_code(trained, tiny_package, tmp_path):
+    (trained / "configs/extra.yaml").write_text(f"net:\n  _target_: {tiny_package.name}.nets.Net\n")
+    with pytest.raises(InputError, match="configs/extra.yaml reaches the package in 'tiny.*nets.Net'"):
+        packed(trained, tiny_package, tmp_path / "out")
 
 
 def test_an_untouched_earlier_pack_is_replaced(trained, tiny_package, tmp_path):
