@@ -12,7 +12,8 @@ _BETWEEN = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
-_USER_ERROR = re.compile(r"^(?:[\w.]+\.)?(InputError|WeightsError): (.*)$")
+# errors of our own types are written for the reader; their module stands before them
+_USER_ERROR = re.compile(rf"^{__package__.split('.')[0]}\.[\w.]*?([A-Za-z]\w*): (.*)$")
 _RECORD = re.compile(r"^(\d{4}-\d\d-\d\d|DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|.*\r")
 
 
@@ -84,14 +85,15 @@ def _may_begin(line: str) -> int:
 
 
 def user_error(traceback: str) -> tuple[str, str] | None:
-    """The error in a chain of tracebacks that a user can act on: the type and the text of the first InputError or WeightsError.
+    """The error in a chain of tracebacks that a user can act on: type and text of the last one of the package's own types.
 
-    Python prints causes first, so the first one is the one that was raised, whatever wrapped it afterwards.
+    Python prints causes first: what MONAI wraps around our error comes after it, what we say about an error of a
+    library, or of several cases, comes last.
 
     >>> user_error("Traceback (most recent call last):\\n  File ...\\ncommon.checks.InputError: no such file\\n")
     ('InputError', 'no such file')
     """
-    lines = traceback.splitlines()
+    lines, found = traceback.splitlines(), None
     for number, line in enumerate(lines):
         if match := _USER_ERROR.match(line):
             text = [match[2]]
@@ -99,5 +101,5 @@ def user_error(traceback: str) -> tuple[str, str] | None:
                 if not following.strip() or following == _START:
                     break
                 text.append(following)
-            return match[1], "\n".join(text)
-    return None
+            found = match[1], "\n".join(text)
+    return found

@@ -73,5 +73,10 @@ def test_the_error_raised_is_the_one_shown(chain):
     assert user_error(chain) == ("InputError", "no dataset.json in 'x'\nand no images either")
 
 
+def test_what_is_said_about_several_cases_comes_before_what_one_of_them_said():
+    text = "common.checks.InputError: bad case\n\nThe above ...\n\ncommon.engines.case_evaluator.CasesFailed: 2 of 3 failed\n"
+    assert user_error(text) == ("CasesFailed", "2 of 3 failed")
+
+
 def test_an_error_of_the_code_is_not_for_the_user():
     assert user_error("Traceback (most recent call last):\n  File x\nValueError: InputError: not one\n") is None
