@@ -71,8 +71,11 @@ def test_same_input_gives_the_same_bytes(trained, tiny_package, tmp_path):
 
 
 def test_manifest_lists_every_file_with_its_hash(trained, tiny_package, tmp_path):
-    folder, _ = packed(trained, tiny_package, tmp_path / "out")
+    folder, archive = packed(trained, tiny_package, tmp_path / "out")
     manifest = read_json(folder / "PACKED.json")
+    with zipfile.ZipFile(archive) as content:
+        for name, digest in manifest["files"].items():
+            assert hashlib.sha256(content.read(f"toy/{name}")).hexdigest() == digest
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"PACKED.json"}
     assert set(manifest["files"]) == files
     assert all(sha256(folder / name) == digest for name, digest in manifest["files"].items())
