@@ -53,7 +53,7 @@ class VotingInferer(Inferer):
             takes the whole axis. The core of a window is what the network returns, less `context`.
         overlap: fraction of a core that the next core covers again, 0 <= overlap < 1, one number or one per axis.
         votes: number R of predictions for every voxel; replaces `overlap`.
-        mode: ``"constant"``, every prediction counts the same, or ``"gaussian"``, MONAI's weights (sigma 1/8 of the core).
+        mode: ``"constant"``, all predictions count the same, or ``"gaussian"``, MONAI's weights (sigma: 1/8 core).
         vote: ``"mean"`` of the activated scores, or ``"majority"`` of the windows' own labels.
         output: ``"labels"``, or ``"probabilities"``: mean scores, under a majority the share of the votes.
         activation: applied to what the network returns: ``"softmax"`` over the classes, ``"sigmoid"``, or None.
