@@ -35,7 +35,8 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_a_wheel_holds_every_module_and_bundle(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("common/**/*.py")}
+    files = (path for path in REPOSITORY.glob("common/**/*") if path.is_file() and path.suffix != ".pyc")
+    modules = {str(path.relative_to(REPOSITORY)) for path in files}
     configs = {f"common/_bundles/{path.relative_to(REPOSITORY / 'bundles')}" for path in REPOSITORY.glob("bundles/*/configs/*")}
     assert modules <= held and configs <= held
     assert not [name for name in held if "/models/" in name or "__pycache__" in name]

@@ -35,7 +35,7 @@ def find_bundle(name: str) -> Path:
     Raises:
         InputError: when there is no such bundle; the text names the nearest one.
     """
-    if (Path(name) / "configs" / "metadata.json").is_file():
+    if (Path(name) / "configs").is_dir():
         return Path(name).resolve()
     try:
         return Path(bundle_root(name))
