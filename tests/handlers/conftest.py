@@ -69,7 +69,7 @@ def evaluator():
         if postprocessing is None and "label" in keys:
             postprocessing = LabelledOneHotd(num_classes=2, ignore_index=3)
         return kind(
-            device=torch.device("cpu"),
+            device=torch.device(kwargs.pop("device", "cpu")),
             val_data_loader=loader,
             network=network or Threshold(),
             postprocessing=postprocessing,

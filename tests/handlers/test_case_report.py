@@ -86,3 +86,15 @@ def test_a_second_run_starts_anew(tmp_path, cube_case, evaluator):
     engine.run()
     engine.run()
     assert list(rows(tmp_path / "out")) == [(case, name) for case in ("a", "y_a") for name in NAMES]
+
+
+@pytest.mark.gpu
+def test_scores_on_cuda_are_those_on_the_processor(tmp_path, cube_case, evaluator, threshold):
+    case = [cube_case("a")]
+    for device in ("cpu", "cuda"):
+        network = threshold().to(device)
+        evaluator(case, [CaseReport(tmp_path / device, NAMES)], network, device=device).run()
+    for (name, wanted), found in zip(rows(tmp_path / "cpu").items(), rows(tmp_path / "cuda").values(), strict=True):
+        for metric in ("dice", "iou", "nsd", "hd95_mm", "assd_mm"):
+            if wanted[metric]:
+                assert float(found[metric]) == pytest.approx(float(wanted[metric]), rel=1e-5), (name, metric)

@@ -90,3 +90,12 @@ def test_list_of_failures_of_an_earlier_run_goes(tmp_path, cube_case, evaluator)
     (tmp_path / "out" / "failures.json").write_text("[]")
     evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
     assert not (tmp_path / "out" / "failures.json").exists()
+
+
+@pytest.mark.gpu
+def test_memory_and_volumes_on_cuda(tmp_path, cube_case, evaluator, threshold):
+    out = tmp_path / "out"
+    evaluator(images(cube_case, "a"), [PredictionReport(out, NAMES)], threshold().cuda(), device="cuda").run()
+    report = json.loads((out / "a_report.json").read_text())
+    assert report["peak_memory_bytes"] >= 2 * 16**3 * 4 and report["device"] == "cuda"
+    assert report["volumes"]["cube"]["voxels"] == 216 and (out / "a.png").is_file()
