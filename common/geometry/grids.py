@@ -14,24 +14,25 @@ __all__ = ["argmax_on_grid", "first_argmax", "label_dtype", "read_window", "tile
 PADDING_MODES = ("reflect", "replicate", "constant")
 
 
-def tile_starts(extent: int, core: int, step: int) -> list[int]:
+def tile_starts(extent: int, core: int, step: int, align: int = 1) -> list[int]:
     """First indices of tiles that cover one axis, the last one moved back to end with the axis.
 
     Args:
         extent: voxels of the axis.
         core: voxels that one tile covers.
         step: voxels from one tile to the next, at most `core`.
+        align: starts are multiples of it, at most `core`; the last tile may then reach beyond the axis.
 
     Returns:
-        rising starts; a single, possibly negative one that centres the axis in the tile where it is not longer.
+        rising starts; a single one, zero or negative, that centres the axis in the tile where it is not longer.
 
-    >>> tile_starts(10, 4, 3), tile_starts(9, 4, 3), tile_starts(3, 6, 3)
-    ([0, 3, 6], [0, 3, 5], [-1])
+    >>> tile_starts(10, 4, 3), tile_starts(9, 4, 3), tile_starts(3, 6, 3), tile_starts(9, 4, 3, align=2)
+    ([0, 3, 6], [0, 3, 5], [-1], [0, 2, 4, 6])
     """
     if extent <= core:
-        return [-((core - extent) // 2)]
-    last = extent - core
-    return [*range(0, last, step), last]
+        return [-((core - extent) // 2 // align * align)]
+    last = -(-(extent - core) // align) * align
+    return [*range(0, last, max(step // align, 1) * align), last]
 
 
 def tiling_starts(extent: int, core: int, shift: int) -> list[int]:

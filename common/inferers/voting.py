@@ -60,6 +60,9 @@ class VotingInferer(Inferer):
         threshold: None gives each voxel its best class; a number gives every channel a mask by itself, 1 where its mean
             is at least `threshold` (under a majority: where more than half of the votes are at least `threshold`).
         context: voxels around every core that are read and whose scores are dropped, one number or one per axis.
+        align: cores start on multiples of this many voxels, the last may reach beyond the volume. With the stride of
+            its deepest level (8 for three poolings of 2) an unpadded network without tile statistics gives in windows
+            what it gives on the whole volume.
         padding_mode: what lies beyond the volume: ``"reflect"``, ``"replicate"``, or ``"constant"`` 0. Inside it,
             windows always read their true neighbours.
         sw_batch_size: windows run at a time.
@@ -80,6 +83,7 @@ class VotingInferer(Inferer):
         activation: str | None = "softmax",
         threshold: float | None = None,
         context: int | Sequence[int] = 0,
+        align: int = 1,
         padding_mode: str = "reflect",
         sw_batch_size: int = 1,
         progress: bool = False,
@@ -87,7 +91,7 @@ class VotingInferer(Inferer):
         super().__init__()
         self.roi_size, self.overlap, self.votes, self.context = roi_size, overlap, votes, context
         self.mode, self.vote, self.output, self.activation = mode, vote, output, activation
-        self.threshold, self.padding_mode = threshold, padding_mode
+        self.threshold, self.align, self.padding_mode = threshold, align, padding_mode
         self.sw_batch_size, self.progress = sw_batch_size, progress
         for name, known in _CHOICES.items():
             _require(getattr(self, name) in known, name, getattr(self, name), f"one of {known}")
@@ -96,6 +100,7 @@ class VotingInferer(Inferer):
         _require(votes is None or votes >= 1, "votes", votes, "None or at least 1")
         margins = context if isinstance(context, Sequence) else [context]
         _require(all(voxels >= 0 for voxels in margins), "context", context, "at least 0")
+        _require(align >= 1, "align", align, "at least 1")
         _require(sw_batch_size >= 1, "sw_batch_size", sw_batch_size, "at least 1")
         unused = threshold is not None and vote == "mean" and output == "probabilities"
         _require(not unused, "threshold", threshold, "None where mean probabilities are the output")
@@ -193,7 +198,7 @@ class _Run:
         self.size, self.learn, self.classes = size, learn, None
         margin = [lost + drop for lost, drop in zip(margin_of(roi, size), self.drop)]
         overlap = ensure_tuple_rep(settings.overlap, len(roi))
-        self.tiling = Tiling(volume.shape[2:], roi, margin, overlap, settings.votes)
+        self.tiling = Tiling(volume.shape[2:], roi, margin, overlap, settings.votes, settings.align)
         weight = None
         if settings.mode == "gaussian":
             weight = compute_importance_map(self.tiling.core, settings.mode, device=volume.device)

@@ -21,6 +21,16 @@ def test_tiles_cover_an_axis_and_end_with_it(extent, core):
             assert starts[0] == 0 and starts[-1] + core == extent
 
 
+@pytest.mark.parametrize("core", [4, 5, 7])
+@pytest.mark.parametrize("extent", [1, 4, 8, 13, 22])
+def test_aligned_tiles_start_on_multiples_and_cover_the_axis(extent, core):
+    for align in range(1, core + 1):
+        for step in range(1, core + 1):
+            starts = tile_starts(extent, core, step, align)
+            covered = {voxel for start in starts for voxel in range(start, start + core)}
+            assert covered >= set(range(extent)) and all(start % align == 0 for start in starts)
+
+
 @pytest.mark.parametrize("extent", [1, 2, 5, 8, 13])
 @pytest.mark.parametrize("core, shift", [(1, 0), (3, 2), (4, 0), (7, 5)])
 def test_a_tiling_covers_every_voxel_once(extent, core, shift):

@@ -12,6 +12,7 @@ from monai.inferers import SlidingWindowInferer
 from common.checks import InputError
 from common.inferers import VotingInferer
 from common.inferers.rolling import RollingSums
+from common.networks.unet3d import UNet3D
 
 _MODES = {"reflect": "reflect", "replicate": "edge", "constant": "constant"}
 
@@ -41,7 +42,7 @@ def volume_of(*shape, seed=1, integer=True):
     return (3 * values).round() if integer else values
 
 
-def reference_starts(extent, core, overlap, votes):
+def reference_starts(extent, core, overlap, votes, align):
     """Lists of starts for each axis, one entry for each grid, counted up step by step."""
     if votes:
         grids = []
@@ -49,23 +50,32 @@ def reference_starts(extent, core, overlap, votes):
             axes = []
             for voxels, length in zip(extent, core):
                 first = -(length * vote // votes)
+                while first % align:
+                    first += 1
                 axes.append([start for start in range(first, voxels) if (start - first) % length == 0])
             grids.append(axes)
         return grids
     axes = []
     for voxels, length in zip(extent, core):
         if voxels <= length:
-            axes.append([-((length - voxels) // 2)])
+            first = -((length - voxels) // 2)
+            while first % align:
+                first += 1
+            axes.append([first])
             continue
-        starts, step = [0], max(int(length * (1 - overlap)), 1)
+        starts, step, last = [0], max(int(length * (1 - overlap)), 1), voxels - length
+        while step % align and step > align:
+            step -= 1
+        while last % align:
+            last += 1
         while starts[-1] + length < voxels:
-            starts.append(min(starts[-1] + step, voxels - length))
+            starts.append(min(starts[-1] + max(step, align), last))
         axes.append(starts)
     return [axes]
 
 
 def reference(volume, networks, roi, lost, overlap=0.5, votes=None, mode="constant", vote="mean", context=0,
-              padding_mode="reflect", mask=None):  # fmt: skip
+              align=1, padding_mode="reflect", mask=None):  # fmt: skip
     """Means (or shares of votes) in double precision and labels, voxel by voxel over a padded copy of the volume."""
     extent = volume.shape[2:]
     core = [length - lost - 2 * context for length in roi]
@@ -77,7 +87,7 @@ def reference(volume, networks, roi, lost, overlap=0.5, votes=None, mode="consta
         model_means = []
         for network in networks:
             sums, counts = None, np.zeros(extent)
-            for axes in reference_starts(extent, core, overlap, votes):
+            for axes in reference_starts(extent, core, overlap, votes, align):
                 for start in itertools.product(*axes):
                     window = padded[tuple(slice(a - margin + pad, a - margin + pad + n) for a, n in zip(start, roi))]
                     scores = network(torch.from_numpy(window.copy())[None, None])[0].detach().numpy()
@@ -120,6 +130,8 @@ CASES = {
     "smaller-than-everything": dict(shape=(1, 1, 2, 3, 1), padded=True),
     "thin-replicate": dict(shape=(1, 1, 2, 9, 7), padding_mode="replicate"),
     "thin-constant": dict(shape=(1, 1, 2, 9, 7), padding_mode="constant"),
+    "aligned": dict(align=4, shape=(1, 1, 9, 5, 17)),
+    "aligned-votes": dict(align=2, votes=3, roi=(8, 6, 10), shape=(1, 1, 7, 5, 12)),
     "votes-4": dict(votes=4),
     "votes-3-padded": dict(votes=3, padded=True, context=1),
     "votes-1-thin": dict(votes=1, shape=(1, 1, 3, 11, 2)),
@@ -189,6 +201,19 @@ def test_a_valid_network_in_tiles_equals_itself_on_the_whole_volume(settings, te
     whole = network(torch.nn.functional.pad(volume, (1,) * 6, mode="reflect")).argmax(1, keepdim=True)
     got = VotingInferer((8, 9, 7), activation=None, **settings)(volume, network)
     assert torch.equal(got.long(), whole)
+
+
+@pytest.mark.parametrize("settings", [dict(overlap=0.0), dict(overlap=0.5), dict(votes=3), dict(context=4)], ids=str)
+def test_aligned_windows_of_an_unpadded_unet_equal_the_whole_volume(settings):
+    torch.manual_seed(0)
+    network = UNet3D(in_channels=1, out_channels=3, widths=[2, 4, 8], norm=None, padded=False).eval()
+    volume = volume_of(1, 1, 37, 22, 9, integer=False)
+    tiled = VotingInferer((56, 60, 52), output="probabilities", align=4, **settings)(volume, network)
+    whole = VotingInferer((80, 64, 52), output="probabilities", align=4, overlap=0.0)(volume, network)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=1e-5)
+    assert whole.std() > 0.01
+    shifted = VotingInferer((56, 60, 52), output="probabilities", align=1, overlap=0.4)(volume, network)
+    assert (shifted - whole).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("votes", [1, 2, 3, 4, 5])
@@ -372,6 +397,7 @@ def shrunk(*lost):
         (lambda v: VotingInferer(8)(v, [shrunk(2, 2, 2), shrunk(0, 0, 0)]), "keep to one output size"),
         (lambda v: VotingInferer(8)(v, [shrunk(0, 0, 0), lambda w: w.expand(-1, 3, -1, -1, -1)]), "number of classes"),
         (lambda v: VotingInferer(8, context=4)(v, shrunk(0, 0, 0)), r"margin of \(4, 4, 4\).*enlarge roi_size"),
+        (lambda v: VotingInferer(8, votes=2, align=3)(v, shrunk(0, 0, 0)), r"cores of \(8, 8, 8\).*multiple of align"),
         (lambda v: VotingInferer(8)(v, lambda w: w), "one output channel.*sigmoid"),
         (lambda v: VotingInferer(8)(v, lambda w: [w, w]), "returned list for 1 windows.*one tensor"),
         (lambda v: VotingInferer(8)(v, []), "at least one network"),
