@@ -21,6 +21,7 @@ from common.weights import read_info, save_weights
 
 NAME = "unet3d_sparse"
 TINY = {
+    "recipe": "small",
     "dataset_dir": {"_target_": "common.data.phantom_dataset", "name": "kidney", "cases": 1, "size": [32, 30, 20]},
     "widths": [2, 4, 6, 8],
     "padded": True,
@@ -40,17 +41,17 @@ sys.meta_path.insert(0, Block)
 
 
 def pack_tiny(repository: Path, work: Path, name: str) -> Path:
-    """Pack a copy of the bundle, narrow, with random weights, under `name`."""
+    """Pack a copy of the bundle under `name`, by an overlay still narrower than its own, with random weights."""
     bundle = work / "bundles" / name
     shutil.copytree(repository / "bundles" / NAME, bundle, ignore=shutil.ignore_patterns("models", "eval"))
     for path in bundle.rglob("*"):
         if path.suffix in (".json", ".md"):
             path.write_text(path.read_text().replace(NAME, name))
-    (bundle / "configs" / "tiny.json").write_text(json.dumps(TINY))
+    (bundle / "configs" / "small.json").write_text(json.dumps(TINY))
     torch.manual_seed(0)
     network = UNet3D(3, 3, widths=TINY["widths"], norm="batch", padded=True)
     save_weights(network, bundle / "models" / "model.pt", {"name": "noise", "phantom": True})
-    return pack(bundle, work / "packed", overlays=["tiny"])[0]
+    return pack(bundle, work / "packed", overlays=["small"])[0]
 
 
 @pytest.fixture(scope="module")
