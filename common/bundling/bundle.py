@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import InputError, problem
-from .ids import config_ids, lay, normal_id, unknown_id
+from .ids import advice, config_ids, lay, normal_id
 
 __all__ = ["BASES", "CONVENTIONAL", "REQUIRED_OVERLAYS", "Bundle", "open_bundle", "remark"]
 
@@ -24,7 +24,7 @@ CONVENTIONAL = ("metadata.json", "logging.conf", *BASES, *REQUIRED_OVERLAYS, "mu
 def remark(file: str, name: str, came: str, remedy: str) -> str:
     """The text of a finding: file, id, what is wrong, what to do."""
     place = f"{file}: {name}" if name else file
-    return f"{place}: {came}. To mend it, {remedy}."
+    return " ".join(f"{place}: {came}. To mend it, {remedy}.".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +98,10 @@ class Bundle:
     def strange(self, files: Iterable[str], overlay: str) -> dict[str, str]:
         """Ids of an overlay that the files under it do not have, each with what to do."""
         ids = config_ids(self.laid(*files))
-        # what MONAI itself reads may come anew: imports first of all, and finalize
+        # what MONAI itself runs may come anew
         ids = {"imports": [], "initialize": [], "finalize": [], **ids}
-        keys = [key.removeprefix("+") for key in self.configs[overlay]]
-        return {key: remedy for key in keys if (remedy := unknown_id(ids, key)) is not None}
+        keys = [normal_id(key.removeprefix("+")) for key in self.configs[overlay]]
+        return {key: advice(ids, key) for key in keys if key not in ids}
 
     def known(self, base: str, overlay: str) -> dict[str, Any]:
         """The part of an overlay whose ids a base has."""

@@ -17,6 +17,7 @@ from .targets import NOT_ARGUMENTS, is_component, locate, takes
 
 __all__ = [
     "RUN_ARGUMENTS",
+    "advice",
     "check_overrides",
     "children",
     "config_ids",
@@ -98,7 +99,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
         there = holder[place] if isinstance(holder, list) else holder.get(place)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            problem(f"'{key}' can not be set", "the id above it must exist", _advice(config_ids(config), key))
+            problem(f"'{key}' can not be set", "the id above it must exist", advice(config_ids(config), key))
         ) from error
     if key.startswith("+") and isinstance(value, list) and isinstance(there, list):
         value = there + value
@@ -166,11 +167,12 @@ def unknown_id(ids: Mapping[str, Any], name: str) -> str | None:
         made = locate(target) if isinstance(target, str) and not target.startswith(("$", "@", "%")) else None
         if leaf in NOT_ARGUMENTS or (made is not None and takes(made, leaf)):
             return None
-        return f"{_advice(ids, name)} ({target} takes no argument '{leaf}')"
-    return _advice(ids, name)
+        return f"{advice(ids, name)} ({target} takes no argument '{leaf}')"
+    return advice(ids, name)
 
 
-def _advice(ids: Iterable[str], name: str) -> str:
+def advice(ids: Iterable[str], name: str) -> str:
+    """What to write in place of an id that is none: the nearest, as the remedy of an error."""
     leaf = name.rpartition("::")[2]
     same = [known for known in ids if known.rpartition("::")[2] == leaf and not leaf.isdigit()]
     found = same[0] if len(same) == 1 else nearest(name, ids)

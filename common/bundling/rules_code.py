@@ -170,9 +170,9 @@ def _step_faults(parser: ConfigParser, text: str) -> Iterator[str]:
 
 
 def small(bundle: Bundle, files: tuple[str, ...], folder: str) -> dict[str, Any]:
-    """The merged config under the overlay ``small``, on the CPU, writing into `folder`."""
-    top = ("small.json",) if "small.json" in bundle.configs else ()
-    config = bundle.laid(*files, *top)
+    """The merged config with the overlay ``small`` right over the base, on the CPU, writing into `folder`."""
+    under = ("small.json",) if "small.json" in bundle.configs else ()
+    config = bundle.laid(files[0], *under, *files[1:])
     places = {
         "bundle_root": str(bundle.root),
         "output_dir": f"{folder}/eval",
