@@ -1,11 +1,13 @@
 """A copy of the project in which every documented command runs in seconds, as it stands.
 
-The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``); commands
-that train get a short epoch by overrides at their end (``training``). Nothing in a command is replaced.
+The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``, and
+``metadata`` for the sizes that follow); commands that train get a short epoch by overrides at their end (``training``).
+Nothing in a command is replaced.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -59,7 +61,12 @@ class Sandbox:
         for name, short in SHORT.items():
             for path in (folder / "bundles" / name / "configs").glob("*.json"):
                 config = json.loads(path.read_text())
-                config.update({key: value for key, value in short["configs"].items() if key in config})
+                values = short["metadata"] if path.name == "metadata.json" else short["configs"]
+                for key, value in values.items():
+                    *parents, leaf = key.split("::")
+                    holder = functools.reduce(lambda part, name: part.get(name, {}), parents, config)
+                    if leaf in holder:
+                        holder[leaf] = value
                 path.write_text(json.dumps(config, indent=4))
         tools = folder / "tools"
         tools.mkdir()

@@ -12,7 +12,7 @@ import pytest
 from sandbox import BUNDLES, REPOSITORY, SHORT, Sandbox, commands, shortened, whole
 
 README = REPOSITORY / "README.md"
-DOCUMENTS = [README, *sorted(REPOSITORY.glob("bundles/*/docs/README.md"))]
+DOCUMENTS = [README, REPOSITORY / "docs" / "adding_a_bundle.md", *sorted(REPOSITORY.glob("bundles/*/docs/README.md"))]
 WHOLE = [command for command in commands(README) if whole(command)]
 
 
