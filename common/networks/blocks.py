@@ -100,8 +100,6 @@ class UpConcat(nn.Module):
         num_groups: groups of ``norm="group"``.
         bias: whether the up-convolution has a bias.
         up_norm: normalisation and ReLU after the up-convolution.
-        padded: the two sizes differ by at most the voxel that pooling an odd size rounded up: the upsampled side is cut
-            at its end. Otherwise the centre of `skip` is taken.
     """
 
     def __init__(
@@ -111,10 +109,8 @@ class UpConcat(nn.Module):
         num_groups: int = 8,
         bias: bool = False,
         up_norm: bool = False,
-        padded: bool = False,
     ) -> None:
         super().__init__()
-        self.padded = padded
         self.up = Convolution(
             3,
             channels,
@@ -132,18 +128,22 @@ class UpConcat(nn.Module):
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Join the level below with the analysis path.
 
+        Along an axis where `skip` is longer (unpadded convolutions) its centre is taken; where it is shorter (pooling
+        rounded an odd size up) the end of the upsampled features is cut.
+
         Args:
             x: features of the level below, B C d h w.
             skip: features of this level's analysis path, B S D H W.
 
         Returns:
-            B S+C D H W (padded) or B S+C 2d 2h 2w.
+            B S+C and the smaller size of (D, H, W) and (2d, 2h, 2w) along each axis.
         """
         x = self.up(x)
         for axis in range(2, 5):
-            if self.padded:
+            # A cut that cuts nothing would still cost a copy of the gradient.
+            if skip.shape[axis] < x.shape[axis]:
                 x = x.narrow(axis, 0, skip.shape[axis])
-            else:
+            elif skip.shape[axis] > x.shape[axis]:
                 skip = skip.narrow(axis, (skip.shape[axis] - x.shape[axis]) // 2, x.shape[axis])
         return torch.cat([skip, x], dim=1)
 

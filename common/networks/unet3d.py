@@ -87,7 +87,7 @@ class UNet3D(nn.Module):
         self.ups = nn.ModuleList()
         self.synthesis = nn.ModuleList()
         for width in reversed(widths[:-1]):
-            self.ups.append(UpConcat(channels, norm, num_groups, up_bias, up_norm, padded))
+            self.ups.append(UpConcat(channels, norm, num_groups, up_bias, up_norm))
             joined = (channels + 2 * width, 2 * width, 2 * width)
             self.synthesis.append(DoubleConv(joined, norm, num_groups, (every, every), padded))
             channels = 2 * width

@@ -47,7 +47,7 @@ def test_unpadded_join_takes_the_centre(skip_size):
 
 
 def test_padded_join_cuts_the_rounded_voxel_at_the_end():
-    join = UpConcat(2, norm=None, padded=True)
+    join = UpConcat(2, norm=None)
     x, skip = torch.randn(1, 2, 3, 3, 3), torch.randn(1, 3, 5, 6, 5)
     result = join(x, skip)
     assert torch.equal(result[:, :3], skip)
