@@ -183,10 +183,9 @@ def hidden_code(bundle: Bundle) -> list[str]:
     remedy = 'make it a component with "_target_": "common...." and refer to that by \'@\''
     for file, config in bundle.configs.items():
         for name, text in strings(config):
-            if name.rpartition("::")[2] == "_target_":
-                if text.split(".")[0] == "scripts":
-                    came = f"'{text}' names a packed bundle's own code"
-                    found.append(remark(f"configs/{file}", name, came, "write common...., packing renames it"))
+            if name.rpartition("::")[2] == "_target_" and text.split(".")[0] == "scripts":
+                came = f"'{text}' names a packed bundle's own code"
+                found.append(remark(f"configs/{file}", name, came, "write common...., packing renames it"))
             elif text.startswith("$") and (code := _package_in(text)):
                 found.append(remark(f"configs/{file}", name, f"reaches '{code}' in an expression", remedy))
     return found
