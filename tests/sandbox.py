@@ -42,7 +42,9 @@ def shortened(command: str) -> str:
     names = [name for name in SHORT if any(name in word for word in words)]
     runs = "monai.bundle" in words and "run" in words and "train.json" in command and "evaluate.json" not in command
     if names and (runs or words[:2] in (["volseg", "train"], ["volseg", "demo"])):
-        command += "".join(f" --{key} {shlex.quote(json.dumps(value))}" for key, value in SHORT[names[0]]["training"].items())
+        command += "".join(
+            f" --{key} {shlex.quote(json.dumps(value))}" for key, value in SHORT[names[0]]["training"].items()
+        )
     return command
 
 
@@ -79,11 +81,16 @@ class Sandbox:
     def environment(self) -> dict[str, str]:
         """Variables that keep everything inside."""
         path = os.pathsep.join([str(self.folder / "tools"), str(Path(sys.executable).parent), os.environ["PATH"]])
-        inside = {"PATH": path, "PYTHONPATH": str(self.folder), "VOLSEG_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
+        inside = {
+            "PATH": path,
+            "PYTHONPATH": str(self.folder),
+            "VOLSEG_CACHE": str(self.folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
         return {**os.environ, **inside}
 
     def provide(self, command: str) -> None:
-        """Make the data that a command names, where it is not there: a Decathlon folder, or bare images to predict from."""
+        """Make the data that a command names, where it is not there: a Decathlon folder, or bare images to predict."""
         words = shlex.split(command)
         names = [words[k + 1] for k, word in enumerate(words[:-1]) if word == "--dataset_dir"]
         names += words[3:4] if words[:2] == ["volseg", "predict"] else []
@@ -91,7 +98,9 @@ class Sandbox:
         for target in (self.folder / name for name in names):
             if target.exists() or bundle is None:
                 continue
-            phantom = {key: value for key, value in SHORT[bundle]["configs"]["dataset_dir"].items() if key != "_target_"}
+            phantom = {
+                key: value for key, value in SHORT[bundle]["configs"]["dataset_dir"].items() if key != "_target_"
+            }
             code = f"from common.data.phantoms.registry import phantom_dataset; print(phantom_dataset(**{phantom!r}))"
             source = Path(self.run(f"python -c {shlex.quote(code)}").stdout.splitlines()[-1])
             predicts = "inference.json" in command or words[:2] == ["volseg", "predict"]
@@ -100,7 +109,14 @@ class Sandbox:
     def run(self, command: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a shell, in the sandbox; `more` are further variables."""
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env={**self.environment, **more}, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
-        assert not check or done.returncode == 0, f"$ {command}\nexit status {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        assert not check or done.returncode == 0, (
+            f"$ {command}\nexit status {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        )
         return done

@@ -61,11 +61,20 @@ def faults(source: str, module: tuple[str, ...], modules: set[tuple[str, ...]]) 
             if full and RANK[full[0]] > RANK[module[0]]:
                 found.append(f"line {node.lineno}: {_name(module)} is below {_name(full)} and imports it")
             if full and full not in modules and module != ("__main__",):
-                found.append(f"line {node.lineno}: {alias.name} comes from a package, not from the module that defines it")
+                found.append(
+                    f"line {node.lineno}: {alias.name} comes from a package, not from the module that defines it"
+                )
     return found
 
 
-KNOWN = {("checks",), ("files",), ("geometry", "boxes"), ("networks", "unet3d"), ("bundling", "pack"), ("cli", "commands")}
+KNOWN = {
+    ("checks",),
+    ("files",),
+    ("geometry", "boxes"),
+    ("networks", "unet3d"),
+    ("bundling", "pack"),
+    ("cli", "commands"),
+}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +95,10 @@ def test_faults_are_found(module, source, fault):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        (("networks", "unet3d"), "from ..checks import problem\nfrom ..geometry.boxes import Box\nfrom ..geometry import boxes"),
+        (
+            ("networks", "unet3d"),
+            "from ..checks import problem\nfrom ..geometry.boxes import Box\nfrom ..geometry import boxes",
+        ),
         (("bundling", "pack"), "from .. import __version__\nimport commonmark\nfrom collections import abc"),
         (("cli", "commands"), "def f():\n    from ..bundling.pack import pack"),
     ],
@@ -106,7 +118,11 @@ def test_packages_only_re_export(module):
     tree = ast.parse(PACKAGE.joinpath(*module).with_suffix(".py").read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     for node in tree.body[1:]:
-        names = [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []
+        names = (
+            [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.Assign)
+            else []
+        )
         re_export = isinstance(node, ast.ImportFrom) and (node.level == 1 or node.module == "__future__")
         assert re_export or names in (["__all__"], ["__version__"]), f"line {node.lineno}: more than a re-export"
 

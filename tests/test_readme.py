@@ -21,7 +21,9 @@ def _id(path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if any(not whole(one) for one in commands(path))], ids=_id)
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if any(not whole(one) for one in commands(path))], ids=_id
+)
 def test_commands_run(document, tmp_path):
     sandbox = Sandbox.make(tmp_path / "checkout")
     for command in commands(document):
@@ -34,14 +36,18 @@ def test_commands_run(document, tmp_path):
 @pytest.mark.parametrize("command", WHOLE)
 def test_commands_on_a_fresh_checkout(command, tmp_path):
     """The set-up commands as they stand, in a copy of what git tracks; the tests they start are counted, not run again."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         target = tmp_path / "checkout" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, target)
     if command.endswith("loadfile"):
         command += " --collect-only -q"
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path / "checkout", capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path / "checkout", capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 from sandbox import BUNDLES, REPOSITORY
 
-FILES = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "requirements.txt")
+FILES = (
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "requirements.txt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +33,9 @@ def wheel(tmp_path_factory) -> Path:
     for name in FILES:
         shutil.copyfile(REPOSITORY / name, source / name)
     for name in ("common", "bundles"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "models", "eval"))
+        shutil.copytree(
+            REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "models", "eval")
+        )
     models = source / "bundles" / BUNDLES[0] / "models"
     models.mkdir()
     (models / "model.pt").write_bytes(b"weights stay where they were trained")
@@ -37,7 +48,9 @@ def test_a_wheel_holds_every_module_and_bundle(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     files = (path for path in REPOSITORY.glob("common/**/*") if path.is_file() and path.suffix != ".pyc")
     modules = {str(path.relative_to(REPOSITORY)) for path in files}
-    configs = {f"common/_bundles/{path.relative_to(REPOSITORY / 'bundles')}" for path in REPOSITORY.glob("bundles/*/configs/*")}
+    configs = {
+        f"common/_bundles/{path.relative_to(REPOSITORY / 'bundles')}" for path in REPOSITORY.glob("bundles/*/configs/*")
+    }
     assert modules <= held and configs <= held
     assert not [name for name in held if "/models/" in name or "__pycache__" in name]
 
@@ -65,8 +78,12 @@ def test_a_wheel_in_a_clean_environment_runs_the_demo_from_an_empty_folder(wheel
     for what in (pin, str(wheel)):
         subprocess.run([tools / "python", "-m", "pip", "install", "-q", what], check=True, stdin=subprocess.DEVNULL)
     (tmp_path / "empty").mkdir()
-    inside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"VOLSEG_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([tools / "volseg", "demo", BUNDLES[0]], cwd=tmp_path / "empty", env=inside, capture_output=True, text=True)
+    inside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "VOLSEG_CACHE": str(tmp_path / "cache")
+    }
+    done = subprocess.run(
+        [tools / "volseg", "demo", BUNDLES[0]], cwd=tmp_path / "empty", env=inside, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "was copied to bundles" in done.stdout and "IoU on what was held out" in done.stdout
     assert list((tmp_path / "empty" / "demo").rglob("*.png"))

@@ -27,8 +27,8 @@ _TRAIN, _EVALUATE, _PREDICT = ("train",), ("train", "evaluate"), ("inference",)
 class Volseg:
     """Volumetric segmentation bundles: list them, try one, train, evaluate, predict, check and pack.
 
-    Every command prints the "python -m monai.bundle" line it stands for. A flag that is no option of a command overrides
-    the config entry of that name: --epochs 3, --dataset_dir FOLDER, --validate::evaluator::amp false.
+    Every command prints the "python -m monai.bundle" line it stands for. A flag that is no option of a command
+    overrides the config entry of that name: --epochs 3, --dataset_dir FOLDER, --validate::evaluator::amp false.
     """
 
     def list(self) -> int:
@@ -69,7 +69,14 @@ class Volseg:
         return _run(name, _EVALUATE, rest, overlays, verbose, overrides)
 
     def predict(
-        self, name: str, input: str, *rest: str, out: str = "", overlays: str = "", verbose: str = "false", **overrides: str
+        self,
+        name: str,
+        input: str,
+        *rest: str,
+        out: str = "",
+        overlays: str = "",
+        verbose: str = "false",
+        **overrides: str,
     ) -> int:
         """Segment volumes; results lie on the grid of each input.
 
@@ -86,12 +93,12 @@ class Volseg:
         return _run(name, _PREDICT, rest, overlays, verbose, {**places, **overrides})
 
     def demo(self, name: str, *rest: str, out: str = "", verbose: str = "false", **overrides: str) -> int:
-        """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, nothing to download.
+        """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, no download.
 
         Args:
             name: a bundle's name or folder.
             rest: nothing more is understood.
-            out: where weights, tables and pictures go; demo/NAME by default, so that real weights are never overwritten.
+            out: where weights, tables and pictures go; demo/NAME by default, which spares the bundle's own weights.
             verbose: show whole tracebacks.
             overrides: config entries by name, for those of the three runs that have them.
         """
@@ -99,7 +106,10 @@ class Volseg:
         began = time.perf_counter()
         bundle = find_bundle(name)
         folder = Path(out or Path("demo") / bundle.name)
-        print("A demonstration: a narrower network (small.json) on small phantoms, few epochs (demo.json). The default is the paper's.")
+        print(
+            "A demonstration: a narrower network and small phantoms (small.json), few epochs (demo.json).\n"
+            "The bundle's default, without these overlays, is the paper's."
+        )
         steps = (
             (_TRAIN, ("small", "demo"), folder),
             (_EVALUATE, ("small",), folder),
@@ -132,7 +142,9 @@ class Volseg:
         print(f"{name}: {len(findings)} findings" if findings else f"{name}: no findings")
         return 1 if findings else 0
 
-    def pack(self, name: str, *rest: str, out: str = "packed", without_weights: str = "false", overlays: str = "") -> int:
+    def pack(
+        self, name: str, *rest: str, out: str = "packed", without_weights: str = "false", overlays: str = ""
+    ) -> int:
         """Make a bundle that stands alone, as a folder and a zip, with the code that it needs.
 
         Args:
@@ -164,9 +176,13 @@ class Volseg:
 
         _refuse(rest)
         if form != "hdf5":
-            raise InputError(problem(f"there is no converter for '{form}'", "there is one for hdf5", "write: volseg convert hdf5"))
+            raise InputError(
+                problem(f"there is no converter for '{form}'", "there is one for hdf5", "write: volseg convert hdf5")
+            )
         if not out:
-            raise InputError(problem("no folder to write to was named", "converted data goes to a new folder", "pass --out FOLDER"))
+            raise InputError(
+                problem("no folder to write to was named", "converted data goes to a new folder", "pass --out FOLDER")
+            )
         hdf5_command(files, out, **options)
         return 0
 
@@ -194,7 +210,9 @@ def _quoted(word: str) -> str:
     return f"{flag}={value!r}" if equals else flag
 
 
-def _run(name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]) -> int:
+def _run(
+    name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]
+) -> int:
     _refuse(rest)
     bundle = find_bundle(name)
     configs = _configs(bundle, [*base, *_split(overlays)])
@@ -210,7 +228,9 @@ def _configs(bundle: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _ids(configs: Sequence[Path]) -> dict[str, Any]:
-    from monai.bundle import ConfigParser  # here and below, since MONAI takes seconds that "list" and "--help" need not wait
+    from monai.bundle import (
+        ConfigParser,
+    )  # here and below, since MONAI takes seconds that "list" and "--help" need not wait
 
     from ..bundling.ids import config_ids
 
@@ -218,18 +238,28 @@ def _ids(configs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
-    """MONAI takes an override that answers to nothing without a word; here it is an error that names the nearest entry."""
+    """MONAI takes an override that answers to nothing without a word; here it is an error with the nearest entry."""
     from ..bundling.ids import check_overrides
 
     if "config_file" in overrides:
-        raise InputError(problem("--config_file was given", "volseg names the bundle's own configs", "lay others over: --overlays FILE.json"))
+        raise InputError(
+            problem(
+                "--config_file was given",
+                "volseg names the bundle's own configs",
+                "lay others over: --overlays FILE.json",
+            )
+        )
     check_overrides(ids, overrides)
 
 
 def _refuse(rest: Sequence[str]) -> None:
     if rest:
         raise InputError(
-            problem(f"'{rest[0]}' is not understood", "everything after the names is --name value", "write it as an option; see --help")
+            problem(
+                f"'{rest[0]}' is not understood",
+                "everything after the names is --name value",
+                "write it as an option; see --help",
+            )
         )
 
 

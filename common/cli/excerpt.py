@@ -1,4 +1,4 @@
-"""A long traceback told short: what a run prints passes through, and of its tracebacks the error a user can act on is kept."""
+"""A long traceback told short: output passes through, and of its tracebacks the error that a user can mend is kept."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TracebackFilter:
         self.held.append(text)
 
     def _continues(self, line: str) -> bool:
-        """Whether a line belongs to the traceback before it: frames, the error's own text, and what links two of them."""
+        """Whether a line belongs to the traceback before it: frames, the error's own text, what links two of them."""
         if not line or line[0].isspace() or line in _BETWEEN:
             return True
         before = self.held[-1].strip()
@@ -85,7 +85,7 @@ def _may_begin(line: str) -> int:
 
 
 def user_error(traceback: str) -> tuple[str, str] | None:
-    """The error in a chain of tracebacks that a user can act on: type and text of the last one of the package's own types.
+    """The error in a chain of tracebacks that a user can mend: the last one of the package's own types, and its text.
 
     Python prints causes first: what MONAI wraps around our error comes after it, what we say about an error of a
     library, or of several cases, comes last.

@@ -30,7 +30,7 @@ _FOLDER = Path(__file__).resolve().parents[1]
 
 
 def bundle_command(configs: Sequence[Path], overrides: Mapping[str, Any]) -> list[str]:
-    """The argument list of ``python -m monai.bundle run`` for config files, later ones over earlier ones, and overrides.
+    """Arguments of ``python -m monai.bundle run`` for config files, later ones over earlier ones, and overrides.
 
     Files below the working directory are named relative to it, so that the line printed is short and can be pasted.
     """
@@ -48,34 +48,44 @@ def _short(path: Path) -> str:
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as it is typed in a shell: ``python`` for this interpreter, double quotes around what has single ones."""
+    """A command as typed in a shell: ``python`` for this interpreter, double quotes around what has single ones."""
     words = ["python" if word == sys.executable else word for word in command]
-    return " ".join(f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word) for word in words)
+    return " ".join(
+        f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word) for word in words
+    )
 
 
 def check_package() -> None:
     """Make sure that the process to be started will import this package, not another one of the same name.
 
-    ``python -m`` puts the working directory first on the path, so a folder ``common`` there would hide ours, and MONAI would
-    only say that it cannot locate a class.
+    ``python -m`` puts the working directory first on the path, so a folder ``common`` there would hide ours, and MONAI
+    would only say that it cannot locate a class.
 
     Raises:
         InputError: naming the other package.
     """
-    code = f"import importlib.util as u; s = u.find_spec({PACKAGE!r}); print(s and (s.origin or list(s.submodule_search_locations)[0]))"
+    code = (
+        f"import importlib.util as u; s = u.find_spec({PACKAGE!r}); "
+        "print(s and (s.origin or list(s.submodule_search_locations)[0]))"
+    )
     # -c sees the path as -m does: the working directory first, unless PYTHONSAFEPATH is set
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     if found == "None":
         raise InputError(
-            problem(f"Python does not find the package '{PACKAGE}' from here", f"{_FOLDER} must be importable",
-                    f"install it, or set PYTHONPATH={_FOLDER.parent}")
+            problem(
+                f"Python does not find the package '{PACKAGE}' from here",
+                f"{_FOLDER} must be importable",
+                f"install it, or set PYTHONPATH={_FOLDER.parent}",
+            )
         )
     if Path(found).resolve() not in (_FOLDER, _FOLDER / "__init__.py"):
         raise InputError(
-            problem(f"another package called '{PACKAGE}' comes first on Python's path: {found}",
-                    f"the bundles need the one in {_FOLDER}",
-                    "work in another folder, rename the other package, take it off PYTHONPATH, or (Python 3.11 and later) "
-                    "set PYTHONSAFEPATH=1, which keeps the working directory off the path")
+            problem(
+                f"another package called '{PACKAGE}' comes first on Python's path: {found}",
+                f"the bundles need the one in {_FOLDER}",
+                "work in another folder, rename the other package, take it off PYTHONPATH, or (Python 3.11 and later) "
+                "set PYTHONSAFEPATH=1, which keeps the working directory off the path",
+            )
         )
 
 
@@ -135,7 +145,7 @@ def _writer(stream: IO[str]):
 
 
 def _error_pipe() -> tuple[int, int]:
-    """Both ends of what carries a process's error stream; a terminal where ours is one, or progress bars would not be drawn."""
+    """Both ends of what carries the error stream; a terminal where ours is one, or no progress bars would be drawn."""
     if pty is None or not sys.stderr.isatty():
         return os.pipe()
     return pty.openpty()

@@ -16,7 +16,7 @@ INSTALLED = _PACKAGE / "_bundles"
 
 
 def known_bundles() -> dict[str, Path]:
-    """Every bundle in reach by name: the repository's first, then ``bundles/`` of the working directory, then the wheel's."""
+    """Every bundle in reach by name: the repository's first, then the working directory's, then the wheel's."""
     found: dict[str, Path] = {}
     for folder in (_PACKAGE.parent / "bundles", Path.cwd() / "bundles", Path.cwd(), INSTALLED):
         for metadata in sorted(folder.glob("*/configs/metadata.json")):
@@ -46,13 +46,15 @@ def find_bundle(name: str) -> Path:
         raise InputError(
             problem(
                 f"there is no bundle '{name}'",
-                f"a bundle is one of {', '.join(sorted(known)) or '(none found)'}, or a folder with configs/metadata.json",
+                f"a bundle is one of {', '.join(sorted(known)) or '(none found)'}, or a folder with configs/",
                 f"write '{near}'" if near else "see them with: volseg list",
             )
         )
     target = Path.cwd() / "bundles" / name
     _copy_whole(known[name], target)
-    print(f"The bundle was copied to {os.path.relpath(target)}: its configs are yours to edit, and its weights will lie there.")
+    print(
+        f"The bundle was copied to {os.path.relpath(target)}: its configs are yours to edit; its weights will lie there."
+    )
     return target
 
 
@@ -72,8 +74,11 @@ def _copy_whole(source: Path, target: Path) -> None:
         os.replace(part, target)
     except OSError as error:
         raise InputError(
-            problem(f"the bundle could not be copied to '{target}' ({error.strerror})",
-                    "the working directory must be writable, with no other folder of that name", "work in another folder")
+            problem(
+                f"the bundle could not be copied to '{target}' ({error.strerror})",
+                "the working directory must be writable, with no other folder of that name",
+                "work in another folder",
+            )
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -93,8 +98,11 @@ def config_file(bundle: Path, name: str) -> Path:
     known = sorted(path.stem for path in (bundle / "configs").glob("*.json") if path.stem != "metadata")
     near = nearest(name, known)
     raise InputError(
-        problem(f"the bundle {bundle.name} has no config '{name}'", f"it has {', '.join(known)}",
-                f"write '{near}'" if near else "name one of these, or the path of a JSON file")
+        problem(
+            f"the bundle {bundle.name} has no config '{name}'",
+            f"it has {', '.join(known)}",
+            f"write '{near}'" if near else "name one of these, or the path of a JSON file",
+        )
     )
 
 

@@ -28,7 +28,10 @@ def test_training_leaves_weights_and_where_they_come_from(trained):
 def test_evaluation_scores_every_class(trained):
     name, sandbox = trained
     configs = f"bundles/{name}/configs"
-    sandbox.run(f"python -m monai.bundle run --config_file \"['{configs}/train.json','{configs}/evaluate.json']\" --output_dir scores")
+    sandbox.run(
+        f"python -m monai.bundle run --config_file \"['{configs}/train.json','{configs}/evaluate.json']\""
+        " --output_dir scores"
+    )
     metrics = json.loads((sandbox.folder / "scores" / "metrics.json").read_text())
     names = json.loads((sandbox.folder / configs / "train.json").read_text())["class_names"]
     assert set(metrics["summary"]) == {*names, "all classes"}

@@ -21,7 +21,9 @@ NAME = "unet3d_sparse"
 def launched(monkeypatch) -> list[list[str]]:
     """The argument lists that would have run; nothing runs."""
     lines: list[list[str]] = []
-    monkeypatch.setattr(commands, "launch", lambda command, verbose: lines.append([*command, *(["verbose"] if verbose else [])]) or 0)
+    monkeypatch.setattr(
+        commands, "launch", lambda command, verbose: lines.append([*command, *(["verbose"] if verbose else [])]) or 0
+    )
     return lines
 
 
@@ -47,7 +49,11 @@ def _configs(*names: str) -> str:
         (["train", NAME, "--validate::evaluator::amp=false"], ("train",), ["--validate::evaluator::amp", "false"]),
         (["train", NAME, "--tracking", "mlflow"], ("train",), ["--tracking", "mlflow"]),
         (["evaluate", NAME, "--overlays", "small"], ("train", "evaluate", "small"), []),
-        (["predict", NAME, "scan.nii.gz", "--out", "seg"], ("inference",), ["--dataset_dir", "scan.nii.gz", "--output_dir", "seg"]),
+        (
+            ["predict", NAME, "scan.nii.gz", "--out", "seg"],
+            ("inference",),
+            ["--dataset_dir", "scan.nii.gz", "--output_dir", "seg"],
+        ),
         (["predict", NAME, "a's scan"], ("inference",), ["--dataset_dir", "a's scan"]),
     ],
 )
@@ -62,7 +68,11 @@ def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_
     (tmp_path / "a.png").write_bytes(b"")
     assert main(["demo", NAME, "--out", str(tmp_path), "--epochs", "1"]) == 0
     used = [line[5] for line in launched]
-    assert used == [_configs("train", "small", "demo"), _configs("train", "evaluate", "small"), _configs("inference", "small")]
+    assert used == [
+        _configs("train", "small", "demo"),
+        _configs("train", "evaluate", "small"),
+        _configs("inference", "small"),
+    ]
     for line in launched:
         assert line[line.index("--model_path") + 1] == str(tmp_path / "model.pt")
     assert ["--epochs" in line for line in launched] == [True, True, False]  # only where a config has it
@@ -104,7 +114,8 @@ def test_list_shows_task_version_and_weights(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("sidecar", "said"), [({"phantom": True}, "yes, of a phantom"), ({"phantom": False}, "yes"), (None, "yes, of unknown origin")]
+    ("sidecar", "said"),
+    [({"phantom": True}, "yes, of a phantom"), ({"phantom": False}, "yes"), (None, "yes, of unknown origin")],
 )
 def test_weights_are_told_from_their_sidecar(tmp_path, sidecar, said):
     for folder in ("configs", "models"):
@@ -137,7 +148,9 @@ def test_a_wheels_bundle_is_copied_to_the_working_directory(wheel):
     assert NAME in _volseg(wheel, "list").stdout
     assert not (wheel / "bundles").exists()
     done = _volseg(wheel, "train", NAME, "--epoch", "1")
-    assert "was copied to bundles/unet3d_sparse" in done.stdout and "use 'epochs'" in done.stderr and done.returncode == 2
+    assert (
+        "was copied to bundles/unet3d_sparse" in done.stdout and "use 'epochs'" in done.stderr and done.returncode == 2
+    )
     assert (wheel / "bundles" / NAME / "configs" / "train.json").is_file()
     assert "was copied" not in _volseg(wheel, "train", NAME, "--epoch", "1").stdout  # the second time it is there
 

@@ -1,4 +1,4 @@
-"""Tracebacks are held back whole, everything else passes through at once, and the error to show is the one that was raised."""
+"""Tracebacks are held back whole, everything else passes at once, and the error shown is the one that was raised."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_a_chain_is_held_whole(chain, size, newline):
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_nothing_is_lost_around_a_traceback(chain, size):
-    text = "\rcases: 10%\rcases: 20%" + chain.removeprefix("before\n") + "2026-01-01 12:00:00 - INFO - next epoch\nmore\n"
+    text = (
+        "\rcases: 10%\rcases: 20%" + chain.removeprefix("before\n") + "2026-01-01 12:00:00 - INFO - next epoch\nmore\n"
+    )
     passed, held = _filtered(text, size)
     assert passed == "\rcases: 10%\rcases: 20%2026-01-01 12:00:00 - INFO - next epoch\nmore\n"
     assert held.startswith("Traceback") and held.endswith("Failed to evaluate '@train'\n")
@@ -74,7 +76,7 @@ def test_the_error_raised_is_the_one_shown(chain):
 
 
 def test_what_is_said_about_several_cases_comes_before_what_one_of_them_said():
-    text = "common.checks.InputError: bad case\n\nThe above ...\n\ncommon.engines.case_evaluator.CasesFailed: 2 of 3 failed\n"
+    text = "common.checks.InputError: bad\n\nThe above ...\n\ncommon.engines.case_evaluator.CasesFailed: 2 of 3 failed\n"
     assert user_error(text) == ("CasesFailed", "2 of 3 failed")
 
 

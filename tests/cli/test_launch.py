@@ -22,7 +22,9 @@ def test_the_printed_line_is_what_a_shell_would_run(tmp_path, monkeypatch):
     configs = [tmp_path / "configs" / "train.json", tmp_path / "configs" / "small.json"]
     command = bundle_command(configs, {"widths": "[8, 16]", "dataset_dir": "my data", "output_dir": "a'b$c"})
     line = shown(command)
-    assert line.startswith("python -m monai.bundle run --config_file \"['configs/train.json','configs/small.json']\" --widths")
+    assert line.startswith(
+        "python -m monai.bundle run --config_file \"['configs/train.json','configs/small.json']\" --widths"
+    )
     assert shlex.split(line)[1:] == command[1:]
 
 
@@ -35,7 +37,9 @@ def test_configs_outside_the_working_directory_are_absolute(tmp_path, monkeypatc
 def _child(tmp_path: Path, body: str) -> list[str]:
     script = tmp_path / "child.py"
     root = str(Path(__file__).resolve().parents[2])
-    script.write_text(f"import sys; sys.path.insert(0, {root!r})\nfrom common.checks import InputError, WeightsError\n{body}\n")
+    script.write_text(
+        f"import sys; sys.path.insert(0, {root!r})\nfrom common.checks import InputError, WeightsError\n{body}\n"
+    )
     return [sys.executable, str(script)]
 
 
@@ -65,13 +69,13 @@ def test_weights_error_too(tmp_path, capfd):
 
 
 def test_any_other_error_keeps_its_traceback_and_status(tmp_path, capfd):
-    assert launch(_child(tmp_path, 'import atexit, os\natexit.register(lambda: os._exit(7))\n1 / 0')) == 7
+    assert launch(_child(tmp_path, "import atexit, os\natexit.register(lambda: os._exit(7))\n1 / 0")) == 7
     err = capfd.readouterr().err
     assert "Traceback" in err and "ZeroDivisionError" in err
 
 
 def test_a_traceback_in_a_run_that_ends_well_does_not_fail_it(tmp_path, capfd):
-    body = 'import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()'
+    body = "import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()"
     assert launch(_child(tmp_path, body)) == 0
     assert "Traceback" not in capfd.readouterr().err
 
@@ -92,7 +96,9 @@ def decoy(tmp_path, monkeypatch, repository) -> Path:
 
 
 def test_a_foreign_package_is_named_with_the_remedy(decoy):
-    with pytest.raises(InputError, match=r"another package called 'common' comes first .*common/__init__.py.*PYTHONSAFEPATH=1") as error:
+    with pytest.raises(
+        InputError, match=r"another package called 'common' comes first .*common/__init__.py.*PYTHONSAFEPATH=1"
+    ) as error:
         check_package()
     assert str(decoy) in str(error.value)
 
