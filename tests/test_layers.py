@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports point down through the layers, relative and at the top; files and functions stay small."""
+"""The house keeps its shape: imports point down the layers, relative, at the top; files and functions stay small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of README and of the bundles' documents runs as it stands (see ``sandbox.py``); set-up and demos under ``-m demo``."""
+"""Every command of README and of the bundles' documents runs (see ``sandbox.py``); set-up and demos: ``-m demo``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_commands_run(document, tmp_path):
 @pytest.mark.demo
 @pytest.mark.parametrize("command", WHOLE)
 def test_commands_on_a_fresh_checkout(command, tmp_path):
-    """The set-up commands as they stand, in a copy of what git tracks; the tests they start are counted, not run again."""
+    """The set-up commands as they stand, in a copy of what git tracks; the tests they start are only counted."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout

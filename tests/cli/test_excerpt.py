@@ -76,7 +76,9 @@ def test_the_error_raised_is_the_one_shown(chain):
 
 
 def test_what_is_said_about_several_cases_comes_before_what_one_of_them_said():
-    text = "common.checks.InputError: bad\n\nThe above ...\n\ncommon.engines.case_evaluator.CasesFailed: 2 of 3 failed\n"
+    text = (
+        "common.checks.InputError: bad\n\nThe above ...\n\ncommon.engines.case_evaluator.CasesFailed: 2 of 3 failed\n"
+    )
     assert user_error(text) == ("CasesFailed", "2 of 3 failed")
 
 
