@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 try:
+    import fcntl
     import pty
+    import termios
 except ImportError:  # Windows has none
     pty = None
 
@@ -148,7 +151,11 @@ def _error_pipe() -> tuple[int, int]:
     """Both ends of what carries the error stream; a terminal where ours is one, or no progress bars would be drawn."""
     if pty is None or not sys.stderr.isatty():
         return os.pipe()
-    return pty.openpty()
+    ends = pty.openpty()
+    columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    size = struct.pack("HHHH", rows or 24, columns or 80, 0, 0)  # a new terminal has no rows, and bars no room in it
+    fcntl.ioctl(ends[1], termios.TIOCSWINSZ, size)
+    return ends
 
 
 def _pump(pipe: int, target: TracebackFilter) -> None:

@@ -52,9 +52,7 @@ def find_bundle(name: str) -> Path:
         )
     target = Path.cwd() / "bundles" / name
     _copy_whole(known[name], target)
-    print(
-        f"The bundle was copied to {os.path.relpath(target)}: its configs are yours to edit, its weights go there."
-    )
+    print(f"The bundle was copied to {os.path.relpath(target)}: its configs are yours to edit, its weights go there.")
     return target
 
 

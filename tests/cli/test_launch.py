@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,6 +80,20 @@ def test_a_traceback_in_a_run_that_ends_well_does_not_fail_it(tmp_path, capfd):
     body = "import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()"
     assert launch(_child(tmp_path, body)) == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_progress_bars_are_drawn_on_a_terminal(tmp_path):
+    child = _child(tmp_path, "from tqdm import tqdm\nfor _ in tqdm(range(3), desc='cases', disable=None): pass")
+    root = str(Path(__file__).resolve().parents[2])
+    code = f"import sys; sys.path.insert(0, {root!r}); from common.cli.launch import launch; launch({child!r})"
+    spawn = f"import pty, sys; pty.spawn([sys.executable, '-c', {code!r}])"
+    on_terminal = subprocess.run(
+        [sys.executable, "-c", spawn], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert "cases: 100%" in on_terminal.stdout
+    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cases:" not in elsewhere.stdout + elsewhere.stderr
 
 
 def test_our_own_package_passes(monkeypatch, repository):
