@@ -2,9 +2,10 @@
 
 Measures forward + backward seconds and the bytes that autograd keeps for the backward pass, both per
 multiply-accumulate of the forward convolutions, and prints the ratios ours / theirs. The blocks of all networks give
-the same channels level by level (twice `widths`); ours reaches them by its doubling convolution, and concatenates more
-in the synthesis path, because its up-convolutions keep their channels. Ours is measured with the others' instance
-normalisation, so like with like, and with its own default, batch statistics. The others keep their default LeakyReLU.
+the same channels level by level (twice `widths`); ours reaches them by its doubling convolution, and joins more
+channels in the synthesis path, because its up-convolutions keep their channels. Ours is measured with the others'
+instance normalisation, so like with like, and with its own default, batch statistics. The others keep their default
+LeakyReLU.
 
 The networks alternate within each round, and a ratio of seconds is the median of the ratios round by round, so that a
 busy machine hits all alike. Batches of two: on the CPU, PyTorch runs single volumes of few channels through a slower

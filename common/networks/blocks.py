@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks import Convolution
+from monai.networks.blocks import ADN, Convolution
 from torch import nn
+from torch.nn import functional as F
 
 from ..checks import InputError, nearest, problem
 
-__all__ = ["NORMS", "DoubleConv", "UpConcat", "init_msra", "norm_spec"]
+__all__ = ["NORMS", "DoubleConv", "UpDoubleConv", "init_msra", "norm_spec"]
 
 NORMS = ("batch", "batch_running", "instance", "group", None)
 
@@ -88,55 +89,67 @@ class DoubleConv(nn.Sequential):
         )
 
 
-class UpConcat(nn.Module):
-    """2x2x2 up-convolution that keeps the channels, then concatenation with the crop of the analysis path.
+class UpDoubleConv(nn.Module):
+    """2x2x2 up-convolution that keeps the channels, concatenation with the analysis path, and two 3x3x3 convolutions.
 
     The up-convolution of cicek2016unet3d (fig. 2) is plain; roth2017hierarchical normalises it and applies ReLU
     (`up_norm`), as the released Caffe definition does.
 
+    The concatenation [analysis, upsampled] is never made: the first convolution takes each part with its share of the
+    weights and adds the results, so that the largest tensor of a level is neither copied nor kept for the gradient.
+
     Args:
-        channels: channels that arrive from the level below, and that leave the up-convolution.
-        norm: see :func:`norm_spec`; used only with `up_norm`.
+        channels: (from the level below, of the analysis path, out).
+        norm: see :func:`norm_spec`.
         num_groups: groups of ``norm="group"``.
-        bias: whether the up-convolution has a bias.
+        bias: whether the two 3x3x3 convolutions have one.
+        up_bias: whether the up-convolution has one.
         up_norm: normalisation and ReLU after the up-convolution.
+        padded: True keeps the size; False loses 4 voxels per axis.
     """
 
     def __init__(
         self,
-        channels: int,
+        channels: tuple[int, int, int],
         norm: str | None = "batch",
         num_groups: int = 8,
         bias: bool = False,
+        up_bias: bool = False,
         up_norm: bool = False,
+        padded: bool = False,
     ) -> None:
         super().__init__()
+        below, skip, out = channels
+        relu = ("relu", {"inplace": True})
         self.up = Convolution(
             3,
-            channels,
-            channels,
+            below,
+            below,
             strides=2,
             kernel_size=2,
             padding=0,
             output_padding=0,
             is_transposed=True,
-            norm=norm_spec(norm, channels, num_groups) if up_norm else None,
-            act=("relu", {"inplace": True}) if up_norm else None,
-            bias=bias,
+            norm=norm_spec(norm, below, num_groups) if up_norm else None,
+            act=relu if up_norm else None,
+            bias=up_bias,
         )
+        self.join = nn.Conv3d(skip + below, out, kernel_size=3, padding=1 if padded else 0, bias=bias)
+        self.join_adn = ADN("NA", in_channels=out, norm=norm_spec(norm, out, num_groups), norm_dim=3, act=relu)
+        self.conv = _convolution(out, out, norm, num_groups, bias, padded)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """Join the level below with the analysis path.
+        """Go up one level.
 
-        Along an axis where `skip` is longer (unpadded convolutions) its centre is taken; where it is shorter (pooling
-        rounded an odd size up) the end of the upsampled features is cut.
+        Along an axis where `skip` is longer than the upsampled features (unpadded convolutions) its centre is taken;
+        where it is shorter (pooling rounded an odd size up) the end of the upsampled features is cut.
 
         Args:
             x: features of the level below, B C d h w.
             skip: features of this level's analysis path, B S D H W.
 
         Returns:
-            B S+C and the smaller size of (D, H, W) and (2d, 2h, 2w) along each axis.
+            B out, with D H W (padded) or 2d-4 2h-4 2w-4.
         """
         x = self.up(x)
         for axis in range(2, 5):
@@ -145,7 +158,10 @@ class UpConcat(nn.Module):
                 x = x.narrow(axis, 0, skip.shape[axis])
             elif skip.shape[axis] > x.shape[axis]:
                 skip = skip.narrow(axis, (skip.shape[axis] - x.shape[axis]) // 2, x.shape[axis])
-        return torch.cat([skip, x], dim=1)
+        weight, part = self.join.weight, skip.shape[1]
+        joined = F.conv3d(skip, weight[:, :part], self.join.bias, padding=self.join.padding)
+        joined = joined.add_(F.conv3d(x, weight[:, part:], padding=self.join.padding))
+        return self.conv(self.join_adn(joined))
 
 
 def init_msra(module: nn.Module) -> None:

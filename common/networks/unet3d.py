@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..checks import InputError, problem
-from .blocks import DoubleConv, UpConcat, init_msra
+from .blocks import DoubleConv, UpDoubleConv, init_msra
 
 __all__ = ["UNet3D"]
 
@@ -84,12 +84,10 @@ class UNet3D(nn.Module):
             self.analysis.append(DoubleConv((channels, width, 2 * width), norm, num_groups, bias, padded))
             channels = 2 * width
         self.pool = nn.MaxPool3d(2, ceil_mode=padded)
-        self.ups = nn.ModuleList()
         self.synthesis = nn.ModuleList()
         for width in reversed(widths[:-1]):
-            self.ups.append(UpConcat(channels, norm, num_groups, up_bias, up_norm))
-            joined = (channels + 2 * width, 2 * width, 2 * width)
-            self.synthesis.append(DoubleConv(joined, norm, num_groups, (every, every), padded))
+            joined = (channels, 2 * width, 2 * width)
+            self.synthesis.append(UpDoubleConv(joined, norm, num_groups, every, up_bias, up_norm, padded))
             channels = 2 * width
         self.score = nn.Conv3d(channels, out_channels, kernel_size=1)
         self.apply(init_msra)
@@ -112,8 +110,8 @@ class UNet3D(nn.Module):
             x = convs(x)
             skips.append(x)
         skips.pop()
-        for up, convs in zip(self.ups, self.synthesis):  # noqa: B905 - TorchScript knows no strict=
-            x = convs(up(x, skips.pop()))
+        for level_up in self.synthesis:
+            x = level_up(x, skips.pop())
         return self.score(x)
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:

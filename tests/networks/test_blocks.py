@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from common.checks import InputError
-from common.networks.blocks import DoubleConv, UpConcat, norm_spec
+from common.networks.blocks import DoubleConv, UpDoubleConv, norm_spec
 
 
 def test_double_conv_is_conv_norm_relu_twice():
@@ -36,30 +36,45 @@ def test_relu_shares_the_memory_of_the_norm():
     assert sum(kept.values()) == 4 * (3 + 4 * 4) * 2 * 6**3
 
 
-@pytest.mark.parametrize("skip_size", [(10, 8, 14), (6, 6, 6)])
-def test_unpadded_join_takes_the_centre(skip_size):
-    join, skip = UpConcat(2, norm=None), torch.randn(1, 3, *skip_size)
-    result = join(torch.randn(1, 2, 3, 3, 3), skip)
-    margins = [(n - 6) // 2 for n in skip_size]
-    expected = skip[:, :, margins[0] :, margins[1] :, margins[2] :][:, :, :6, :6, :6]
-    assert result.shape == (1, 5, 6, 6, 6)
-    assert torch.equal(result[:, :3], expected)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "padded, below_size, skip_size",
+    [
+        (False, (4, 4, 4), (12, 8, 14)),
+        (False, (3, 4, 5), (6, 8, 10)),
+        (True, (3, 3, 3), (5, 6, 5)),
+        (True, (1, 2, 1), (1, 4, 2)),
+    ],
+)
+def test_up_double_conv_is_crop_concatenate_convolve(padded, below_size, skip_size, bias):
+    """The slow, obvious way: make the concatenation, then convolve it; value and every gradient agree."""
+    torch.manual_seed(0)
+    block = UpDoubleConv((4, 3, 5), norm=None, bias=bias, up_bias=bias, padded=padded).double()
+    below = torch.randn(2, 4, *below_size, dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(2, 3, *skip_size, dtype=torch.float64, requires_grad=True)
+    result = block(below, skip)
 
+    up = F.conv_transpose3d(below, block.up.conv.weight, block.up.conv.bias, stride=2)
+    size = [min(a, b) for a, b in zip(up.shape[2:], skip_size, strict=True)]
+    first = [0 if padded else (a - b) // 2 for a, b in zip(skip_size, size, strict=True)]
+    cut = skip[:, :, first[0] : first[0] + size[0], first[1] : first[1] + size[1], first[2] : first[2] + size[2]]
+    joined = torch.cat([cut, up[:, :, : size[0], : size[1], : size[2]]], dim=1)
+    middle = F.conv3d(joined, block.join.weight, block.join.bias, padding=int(padded)).relu()
+    expected = F.conv3d(middle, block.conv.conv.weight, block.conv.conv.bias, padding=int(padded)).relu()
+    torch.testing.assert_close(result, expected)
 
-def test_padded_join_cuts_the_rounded_voxel_at_the_end():
-    join = UpConcat(2, norm=None)
-    x, skip = torch.randn(1, 2, 3, 3, 3), torch.randn(1, 3, 5, 6, 5)
-    result = join(x, skip)
-    assert torch.equal(result[:, :3], skip)
-    assert torch.equal(result[:, 3:], join.up(x)[:, :, :5, :, :5])
+    wanted = [below, skip, *block.parameters()]
+    weigh = torch.randn_like(result)
+    ours, slow = (torch.autograd.grad((y * weigh).sum(), wanted) for y in (result, expected))
+    torch.testing.assert_close(ours, slow)
 
 
 def test_up_convolution_is_plain_or_normalised():
-    x, skip = torch.randn(1, 4, 2, 2, 2), torch.zeros(1, 1, 4, 4, 4)
-    plain = UpConcat(4)
-    torch.testing.assert_close(plain(x, skip)[:, 1:], F.conv_transpose3d(x, plain.up.conv.weight, stride=2))
-    assert plain(x, skip).min() < 0
-    assert UpConcat(4, up_norm=True)(x, skip).min() == 0
+    x = torch.randn(1, 4, 3, 3, 3)
+    plain = UpDoubleConv((4, 1, 2))
+    torch.testing.assert_close(plain.up(x), F.conv_transpose3d(x, plain.up.conv.weight, stride=2))
+    assert plain.up(x).min() < 0
+    assert UpDoubleConv((4, 1, 2), up_norm=True).up(x).min() == 0
 
 
 def test_norm_spec_errors():

@@ -65,9 +65,9 @@ class TestPublishedFigures:
     def test_initial_weights_have_the_msra_variance(self):
         torch.manual_seed(0)
         network = UNet3D(widths=(16, 32), norm=None)
-        weight = network.synthesis[0][0].conv.weight
+        weight = network.synthesis[0].join.weight
         assert weight.var().item() == pytest.approx(2 / (96 * 27), rel=0.05)
-        up = network.ups[0].up.conv.weight
+        up = network.synthesis[0].up.conv.weight
         assert up.var().item() == pytest.approx(2 / (64 * 8), rel=0.05)
         assert not network.score.bias.any()
 
