@@ -20,7 +20,7 @@ from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
-from .cases import class_indices, image_source, without_paths
+from .cases import class_indices, image_source, millimetres_per_unit, without_paths
 
 __all__ = ["CaseReport"]
 
@@ -81,7 +81,7 @@ class CaseReport:
             scores = case_scores(
                 pred,
                 label,
-                affine_to_spacing(affine).tolist(),
+                (affine_to_spacing(affine) * millimetres_per_unit(label)).tolist(),
                 self.nsd_tolerance,
                 background_classes(self.class_names),
             )

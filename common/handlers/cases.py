@@ -10,7 +10,10 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
-__all__ = ["class_indices", "image_source", "without_paths"]
+__all__ = ["class_indices", "image_source", "millimetres_per_unit", "without_paths"]
+
+# NIfTI's xyzt_units, its lowest three bits
+_MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 def image_source(item: Any) -> str:
@@ -26,6 +29,16 @@ def image_source(item: Any) -> str:
     while isinstance(source, (list, tuple)):
         source = source[0] if source else None
     return str(source) if source else ""
+
+
+def millimetres_per_unit(volume: torch.Tensor) -> float:
+    """Length of one unit of a volume's affine, in mm: microscopy files in micrometres say so in their NIfTI header.
+
+    Args:
+        volume: as read by ``LoadImage``; without such a header its unit is taken for mm, as MONAI does.
+    """
+    units = volume.meta.get("xyzt_units", 2) if isinstance(volume, MetaTensor) else 2
+    return _MILLIMETRES.get(int(units) & 7, 1.0)
 
 
 def class_indices(volume: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
 from ..weights import versions
-from .cases import class_indices, image_source, without_paths
+from .cases import class_indices, image_source, millimetres_per_unit, without_paths
 
 __all__ = ["PredictionReport"]
 
@@ -117,7 +117,8 @@ class PredictionReport:
         pred = item[CommonKeys.PRED]
         affine = _affine(pred)
         indices = class_indices(pred)
-        voxel = float(abs(torch.linalg.det(affine[:3, :3])))
+        unit = millimetres_per_unit(pred)
+        voxel = float(abs(torch.linalg.det(affine[:3, :3]))) * unit**3
         counts = [int((indices == k).sum()) for k in range(len(self.class_names))]
         background = background_classes(self.class_names)
         name = pred.meta.get("case_name") if isinstance(pred, MetaTensor) else None
@@ -125,7 +126,7 @@ class PredictionReport:
         return {
             "case": name or (self._names(source) if source else f"case_{len(self.reports) + 1}"),
             "shape": list(indices.shape),
-            "spacing_mm": [round(float(size), 6) for size in affine_to_spacing(affine)],
+            "spacing_mm": [round(float(size) * unit, 9) for size in affine_to_spacing(affine)],
             "volumes": {
                 label: {"voxels": count, "mm3": count * voxel, "ml": count * voxel / 1000}
                 for label, count in zip(self.class_names, counts, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from monai.data import DataLoader, Dataset, list_data_collate
@@ -32,6 +33,17 @@ def test_report_of_a_case(tmp_path, cube_case, evaluator, set_state):
     assert [case["case"] for case in summary["cases"]] == ["a"] and summary["failures"] == []
     assert not (out / "failures.json").exists()
     assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.json"))
+
+
+def test_volumes_of_a_file_in_micrometres_are_those_of_micrometres(tmp_path, cube_case, evaluator):
+    case = cube_case("a")
+    file = nibabel.load(case["image"])
+    file.header.set_xyzt_units("micron")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(file.dataobj), file.affine, file.header), case["image"])
+    evaluator([{"image": case["image"]}], [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
+    report = json.loads((tmp_path / "out" / "a_report.json").read_text())
+    assert report["volumes"]["cube"]["mm3"] == pytest.approx(324.0e-9)
+    assert report["spacing_mm"] == pytest.approx([0.0005, 0.001, 0.003])
 
 
 def test_nothing_found_is_said(tmp_path, cube_case, evaluator, threshold, caplog):
