@@ -71,8 +71,7 @@ class Volseg:
     def predict(
         self,
         name: str,
-        input: str,
-        *rest: str,
+        *inputs: str,
         out: str = "",
         overlays: str = "",
         verbose: str = "false",
@@ -82,15 +81,20 @@ class Volseg:
 
         Args:
             name: a bundle's name or folder.
-            input: a file, a folder, a glob or a Decathlon folder (dataset_dir).
-            rest: nothing more is understood.
+            inputs: files, a folder, a glob or a Decathlon folder (dataset_dir).
             out: where results go (output_dir).
             overlays: configs laid over inference.json, those of the training: small.
             verbose: show whole tracebacks.
             overrides: config entries by name.
         """
-        places = {"dataset_dir": input, **({"output_dir": out} if out else {})}
-        return _run(name, _PREDICT, rest, overlays, verbose, {**places, **overrides})
+        if not inputs:
+            raise InputError(
+                problem("no image was named", "there must be something to segment", "write: volseg predict NAME INPUT")
+            )
+        # a shell hands over a glob as the files that it stands for
+        source = inputs[0] if len(inputs) == 1 else str(list(inputs))
+        places = {"dataset_dir": source, **({"output_dir": out} if out else {})}
+        return _run(name, _PREDICT, (), overlays, verbose, {**places, **overrides})
 
     def demo(self, name: str, *rest: str, out: str = "", verbose: str = "false", **overrides: str) -> int:
         """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, no download.
@@ -162,19 +166,17 @@ class Volseg:
             print(f"wrote {os.path.relpath(path)}")
         return 0
 
-    def convert(self, form: str, files: str, *rest: str, out: str = "", **options: str) -> int:
+    def convert(self, form: str, *files: str, out: str = "", **options: str) -> int:
         """Turn data of another form into a Decathlon folder.
 
         Args:
             form: hdf5.
-            files: a file, a folder or a glob; several separated by commas.
-            rest: nothing more is understood.
+            files: files, folders or globs.
             out: the folder to make.
             options: what the converter takes, such as --classes binary or --spacing [z,y,x].
         """
         from ..data.convert.hdf5 import hdf5_command  # here, since it brings MONAI, seconds that no other command needs
 
-        _refuse(rest)
         if form != "hdf5":
             raise InputError(
                 problem(f"there is no converter for '{form}'", "there is one for hdf5", "write: volseg convert hdf5")
@@ -182,6 +184,10 @@ class Volseg:
         if not out:
             raise InputError(
                 problem("no folder to write to was named", "converted data goes to a new folder", "pass --out FOLDER")
+            )
+        if not files:
+            raise InputError(
+                problem("no file was named", "at least one is converted", "write: volseg convert hdf5 FILES")
             )
         hdf5_command(files, out, **options)
         return 0

@@ -92,6 +92,8 @@ def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_
         (["train", NAME, "small"], "'small' is not understood"),
         (["convert", "hdf4", "x", "--out", "y"], "no converter for 'hdf4'"),
         (["convert", "hdf5", "x"], "pass --out FOLDER"),
+        (["convert", "hdf5", "--out", "y"], "no file was named"),
+        (["predict", "unet3d_sparse", "--out", "y"], "no image was named"),
         (["convert", "hdf5", "nowhere.h5", "--out", "y"], "'nowhere.h5' does not exist"),
     ],
 )

@@ -147,7 +147,7 @@ def test_spacing_given_by_hand(tmp_path):
 def test_command_says_what_it_did(tmp_path, capsys):
     _write(tmp_path / "a.h5")
     _write(tmp_path / "b.h5")
-    hdf5_command(f"{tmp_path / 'a.h5'},{tmp_path / 'b.h5'}", str(tmp_path / "out"))
+    hdf5_command([str(tmp_path / "a.h5"), str(tmp_path / "b.h5")], str(tmp_path / "out"))
     printed = capsys.readouterr().out
     assert "a: 6 x 5 x 4 uint16, 0.13 x 0.12 x 0.28 um; inside" in printed and "2 cases" in printed
 

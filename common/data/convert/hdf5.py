@@ -133,15 +133,14 @@ def _channels(cases: dict[str, Any]) -> int:
     return next(iter(counts.values()))
 
 
-def hdf5_command(files: Any, out_dir: str, **options: Any) -> None:
+def hdf5_command(files: Sequence[str], out_dir: str, **options: Any) -> None:
     """Convert HDF5 volumes and print what was done: the body of ``volseg convert hdf5``.
 
     Args:
-        files: as of `convert_hdf5`; text may hold several, separated by commas.
+        files: files, folders or globs.
         out_dir: folder to make.
         options: further arguments of `convert_hdf5`.
     """
-    files = files.split(",") if isinstance(files, str) else files
     report = convert_hdf5(files, out_dir, **options)
     for name, case in report["cases"].items():
         edges = " x ".join(f"{edge:.4g}" for edge in case["spacing_um"])
