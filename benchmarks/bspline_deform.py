@@ -37,9 +37,14 @@ KEYS, BASE = ["image", "label"], "MONAI, equally smooth"
 def bending(rotate: bool, elastic: bool, label_size: tuple[int, ...] | None = None) -> RandDeformedPatchd:
     """This package's transform."""
     return RandDeformedPatchd(
-        KEYS, "label", PATCH, label_size,
-        rotation_degrees=DEGREES if rotate else 0.0, scale_range=(0.9, 1.1) if rotate else (1.0, 1.0),
-        grid_spacing=SPACING, sigma=SIGMA if elastic else 0.0,
+        KEYS,
+        "label",
+        PATCH,
+        label_size,
+        rotation_degrees=DEGREES if rotate else 0.0,
+        scale_range=(0.9, 1.1) if rotate else (1.0, 1.0),
+        grid_spacing=SPACING,
+        sigma=SIGMA if elastic else 0.0,
     ).set_random_state(0)
 
 
@@ -51,8 +56,15 @@ def monai_bending(width: float) -> Rand3DElasticd:
     # uniform(-1, 1) noise has deviation 3^-1/2; a Gaussian of width s lowers it by (2 s sqrt(pi))^(3/2)
     magnitude = strength * 3**0.5 * (2 * width * np.pi**0.5) ** 1.5
     return Rand3DElasticd(
-        KEYS, sigma_range=(width, width), magnitude_range=(magnitude, magnitude), spatial_size=PATCH, prob=1.0,
-        rotate_range=(angle,) * 3, scale_range=(0.1,) * 3, mode=["bilinear", "nearest"], padding_mode="reflection",
+        KEYS,
+        sigma_range=(width, width),
+        magnitude_range=(magnitude, magnitude),
+        spatial_size=PATCH,
+        prob=1.0,
+        rotate_range=(angle,) * 3,
+        scale_range=(0.1,) * 3,
+        mode=["bilinear", "nearest"],
+        padding_mode="reflection",
     ).set_random_state(0)
 
 
@@ -99,8 +111,10 @@ def main() -> None:
             if turn:  # the first turn warms up
                 seconds[name].append(time.perf_counter() - start)
     base = statistics.median(seconds[BASE])
-    print(f"image + label {'x'.join(map(str, PATCH))} from {VOLUME}^3, {arguments.threads} thread(s), "
-          f"median of {arguments.rounds} rounds, torch {torch.__version__}")
+    print(
+        f"image + label {'x'.join(map(str, PATCH))} from {VOLUME}^3, {arguments.threads} thread(s), "
+        f"median of {arguments.rounds} rounds, torch {torch.__version__}"
+    )
     print(f"{'':28}{'seconds':>10}{'first / this':>14}")
     for name, times in seconds.items():
         print(f"{name:28}{statistics.median(times):>10.3f}{base / statistics.median(times):>14.1f}")

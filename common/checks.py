@@ -56,4 +56,6 @@ def parse_flag(value: bool | int | str, name: str = "flag") -> bool:
         return True
     if text in ("false", "no", "0", "off", "none", ""):
         return False
-    raise InputError(problem(f"{name} is {value!r}", "it must be true or false", f"pass --{name} true or --{name} false"))
+    raise InputError(
+        problem(f"{name} is {value!r}", "it must be true or false", f"pass --{name} true or --{name} false")
+    )

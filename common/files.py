@@ -72,15 +72,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InputError(
-            problem(f"'{target}' can not be written ({error.strerror})", "its folder must be writable",
-                    "choose another folder, or change its permissions")
+            problem(
+                f"'{target}' can not be written ({error.strerror})",
+                "its folder must be writable",
+                "choose another folder, or change its permissions",
+            )
         ) from error
     except OSError as error:
         if error.errno is None:
             raise
         raise InputError(
-            problem(f"writing '{target}' failed ({error.strerror})", "the disk must take the whole file",
-                    "free some space or choose another folder; what was there before is untouched")
+            problem(
+                f"writing '{target}' failed ({error.strerror})",
+                "the disk must take the whole file",
+                "free some space or choose another folder; what was there before is untouched",
+            )
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -102,9 +108,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(problem(f"'{path}' does not exist", "a JSON file is needed there", "check the path")) from error
+        raise InputError(
+            problem(f"'{path}' does not exist", "a JSON file is needed there", "check the path")
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(problem(f"'{path}' is not JSON ({error})", "it must hold valid JSON", "mend or remake the file")) from error
+        raise InputError(
+            problem(f"'{path}' is not JSON ({error})", "it must hold valid JSON", "mend or remake the file")
+        ) from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

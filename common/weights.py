@@ -57,7 +57,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: M
     Args:
         network: the composite of the method (or a network of its own).
         path: ``models/model.pt``.
-        info: what to remember: data set and its licence, fold, recipe, epoch, ``phantom``. Versions, date and hash are added.
+        info: what to remember: data set and its licence, fold, recipe, ``phantom``. Versions, date and hash are added.
     """
     path = Path(path)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
@@ -67,15 +67,18 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: M
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The sidecar of the weights at `path`; empty, with a warning, when there is none or it belongs to other weights."""
+    """The sidecar of the weights at `path`; empty, with a warning, when there is none or it is of other weights."""
     sidecar = info_path(path)
     if not sidecar.is_file():
         logger.warning("%s has no sidecar %s: what it was trained on is unknown.", Path(path).name, sidecar.name)
         return {}
     info = read_json(sidecar)
     if info.get("sha256") != sha256(path):
-        logger.warning("%s describes other weights than %s holds: what these were trained on is unknown.",
-                       sidecar.name, Path(path).name)
+        logger.warning(
+            "%s describes other weights than %s holds: what these were trained on is unknown.",
+            sidecar.name,
+            Path(path).name,
+        )
         return {}
     return info
 
@@ -96,15 +99,21 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike[str]) -> dict
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
-            problem(f"there are no weights at '{path}'", "a network without trained weights predicts noise",
-                    "train the bundle first, or pass --model_path FILE")
+            problem(
+                f"there are no weights at '{path}'",
+                "a network without trained weights predicts noise",
+                "train the bundle first, or pass --model_path FILE",
+            )
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a file that is cut short or no checkpoint
         raise WeightsError(
-            problem(f"'{path}' can not be read as weights ({type(error).__name__})",
-                    "it must be a state dict as torch.save writes it, tensors only", "train again or fetch the file anew")
+            problem(
+                f"'{path}' can not be read as weights ({type(error).__name__})",
+                "it must be a state dict as torch.save writes it, tensors only",
+                "train again or fetch the file anew",
+            )
         ) from error
     _check_fit(network, state, path)
     network.load_state_dict(state)
@@ -114,8 +123,11 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike[str]) -> dict
 def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
-            problem(f"'{path}' holds no plain state dict", "it must map parameter names to tensors",
-                    "pass the models/model.pt of this bundle, not a resume checkpoint")
+            problem(
+                f"'{path}' holds no plain state dict",
+                "it must map parameter names to tensors",
+                "pass the models/model.pt of this bundle, not a resume checkpoint",
+            )
         )
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in state]
@@ -134,7 +146,9 @@ def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
         recipe = read_info(path).get("recipe")
         trained = f"; they were trained with the recipe '{recipe}'" if recipe else ""
         raise WeightsError(
-            problem(f"the weights in '{path}' are of another network ({'; '.join(parts)}{trained})",
-                    "names and shapes must be those of network_def",
-                    "use the config, and the overlays such as small.json, that they were trained with")
+            problem(
+                f"the weights in '{path}' are of another network ({'; '.join(parts)}{trained})",
+                "names and shapes must be those of network_def",
+                "use the config, and the overlays such as small.json, that they were trained with",
+            )
         )

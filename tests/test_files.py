@@ -51,15 +51,19 @@ def test_suffixes_stay_for_writers_that_choose_a_format_by_them(tmp_path):
 
 
 def test_a_full_disk_is_named(tmp_path):
-    with pytest.raises(InputError, match="writing '.*result.txt' failed .*free some space"), \
-            atomic_path(tmp_path / "result.txt"):
+    with (
+        pytest.raises(InputError, match="writing '.*result.txt' failed .*free some space"),
+        atomic_path(tmp_path / "result.txt"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "taken").touch()
-    with pytest.raises(InputError, match="'.*taken.result.txt' can not be written .*choose another folder"), \
-            atomic_path(tmp_path / "taken" / "result.txt"):
+    with (
+        pytest.raises(InputError, match="'.*taken.result.txt' can not be written .*choose another folder"),
+        atomic_path(tmp_path / "taken" / "result.txt"),
+    ):
         pass
 
 

@@ -20,7 +20,9 @@ def test_round_trip_with_sidecar(tmp_path):
     first, second = network(), network()
     save_weights(first, tmp_path / "model.pt", {"dataset": "phantom kidney", "phantom": True})
     info = load_weights(second, tmp_path / "model.pt")
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
     assert info["phantom"] is True and info["dataset"] == "phantom kidney"
     assert {"versions", "made", "sha256"} <= info.keys()
 
@@ -58,7 +60,9 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path):
 
 def test_weights_of_another_network_say_what_differs_and_how_they_were_trained(tmp_path):
     save_weights(network(5), tmp_path / "model.pt", {"recipe": "small"})
-    with pytest.raises(WeightsError, match=r"another network \(.* of another shape, such as 0.weight \(5, .*recipe 'small'"):
+    with pytest.raises(
+        WeightsError, match=r"another network \(.* of another shape, such as 0.weight \(5, .*recipe 'small'"
+    ):
         load_weights(network(3), tmp_path / "model.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=r"missing, such as 0.weight; 1 foreign, such as a"):

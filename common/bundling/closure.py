@@ -61,16 +61,21 @@ def defining_path(target: str) -> tuple[str, str]:
     thing = getattr(module, names[0], None) if names else None
     if thing is None:
         raise InputError(
-            problem(f"_target_ '{target}' leads nowhere", "it must name a class or function of the package",
-                    "check its spelling with: volseg lint NAME")
+            problem(
+                f"_target_ '{target}' leads nowhere",
+                "it must name a class or function of the package",
+                "check its spelling with: volseg lint NAME",
+            )
         )
     home = getattr(thing, "__module__", None)
     first = getattr(thing, "__qualname__", names[0])
     if home is None or getattr(importlib.import_module(home), first, None) is not thing:
         raise InputError(
-            problem(f"_target_ '{target}' is not found where it says that it is defined ('{home}.{first}')",
-                    "a target must be a class or function at the top of a module",
-                    "write it as a class or def, not as an alias or a partial")
+            problem(
+                f"_target_ '{target}' is not found where it says that it is defined ('{home}.{first}')",
+                "a target must be a class or function at the top of a module",
+                "write it as a class or def, not as an alias or a partial",
+            )
         )
     return home, ".".join([first, *names[1:]])
 
@@ -111,8 +116,11 @@ def import_closure(modules: Iterable[str], package_dir: Path) -> list[Path]:
         path, wanted_by = waiting.pop()
         if path.with_suffix("").parts[0] in NEVER_VENDORED:
             raise InputError(
-                problem(f"{wanted_by} needs '{path}'", f"{', '.join(NEVER_VENDORED)} are never part of a bundle",
-                        "move what is needed to a lower layer")
+                problem(
+                    f"{wanted_by} needs '{path}'",
+                    f"{', '.join(NEVER_VENDORED)} are never part of a bundle",
+                    "move what is needed to a lower layer",
+                )
             )
         if path in found:
             continue
@@ -125,8 +133,11 @@ def _module_file(package_dir: Path, parts: list[str], wanted_by: str) -> Path:
     path = Path(*parts).with_suffix(".py")
     if not (package_dir / path).is_file():
         raise InputError(
-            problem(f"{wanted_by} imports '{'.'.join(parts)}'", f"it must be a module of {package_dir.name}/",
-                    "import from the module that defines the name, not from a package's __init__")
+            problem(
+                f"{wanted_by} imports '{'.'.join(parts)}'",
+                f"it must be a module of {package_dir.name}/",
+                "import from the module that defines the name, not from a package's __init__",
+            )
         )
     return path
 
@@ -169,9 +180,11 @@ def _refuse_absolute(node: ast.AST, package: str, path: Path, docstrings: set[in
     for name in names:
         if name == package or name.startswith(f"{package}."):
             raise InputError(
-                problem(f"line {node.lineno} of '{path}' names '{name}' absolutely",
-                        f"modules of {package}/ reach each other relatively, for they are carried under another name",
-                        "write a relative import (from ..networks.unet3d import UNet3D)")
+                problem(
+                    f"line {node.lineno} of '{path}' names '{name}' absolutely",
+                    f"modules of {package}/ reach each other relatively, for they are carried under another name",
+                    "write a relative import (from ..networks.unet3d import UNet3D)",
+                )
             )
 
 

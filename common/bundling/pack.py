@@ -64,14 +64,20 @@ def pack(
     scripts = f"scripts_{name}"
     if not scripts.isidentifier():
         raise InputError(
-            problem(f"the bundle's name is '{name}'", "its code is a Python package named after it",
-                    "use letters, digits and underscores only")
+            problem(
+                f"the bundle's name is '{name}'",
+                "its code is a Python package named after it",
+                "use letters, digits and underscores only",
+            )
         )
     model = bundle / "models" / "model.pt"
     if not model.is_file() and not without_weights:
         raise WeightsError(
-            problem(f"'{model}' does not exist", "a packed bundle carries its weights",
-                    f"train first (volseg train {name}), or pass --without-weights")
+            problem(
+                f"'{model}' does not exist",
+                "a packed bundle carries its weights",
+                f"train first (volseg train {name}), or pass --without-weights",
+            )
         )
     check_replaceable(out / name, out / f"{name}.zip")
     _check_network(configs, bundle, model, overlays)
@@ -88,8 +94,11 @@ def pack(
         replace_folder(made, out / name)
     except OSError as error:
         raise InputError(
-            problem(f"packing into '{out}' failed ({error.strerror or error})", "it must be writable and take it all",
-                    "choose another folder, or make room; what was there before is untouched")
+            problem(
+                f"packing into '{out}' failed ({error.strerror or error})",
+                "it must be writable and take it all",
+                "choose another folder, or make room; what was there before is untouched",
+            )
         ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -100,19 +109,28 @@ def _check_bundle(bundle: Path) -> None:
     for name in ("metadata.json", "inference.json"):
         if not (bundle / "configs" / name).is_file():
             raise InputError(
-                problem(f"'{bundle}' is no bundle", f"it must hold configs/{name}",
-                        "pass the folder of a bundle, e.g. bundles/unet3d_sparse")
+                problem(
+                    f"'{bundle}' is no bundle",
+                    f"it must hold configs/{name}",
+                    "pass the folder of a bundle, e.g. bundles/unet3d_sparse",
+                )
             )
     if (bundle / MANIFEST).is_file():
         raise InputError(
-            problem(f"'{bundle}' is packed already", "only a bundle of the repository can be packed",
-                    "copy the folder or its archive as it is")
+            problem(
+                f"'{bundle}' is packed already",
+                "only a bundle of the repository can be packed",
+                "copy the folder or its archive as it is",
+            )
         )
     findings = list(lint(bundle, quick=True))
     if findings:
         raise InputError(
-            problem(f"the lint has {len(findings)} findings about {bundle.name}, first: {findings[0]}",
-                    "a bundle with findings is not packed", f"see them all with: volseg lint {bundle.name}")
+            problem(
+                f"the lint has {len(findings)} findings about {bundle.name}, first: {findings[0]}",
+                "a bundle with findings is not packed",
+                f"see them all with: volseg lint {bundle.name}",
+            )
         )
 
 
@@ -178,8 +196,11 @@ def _carry_weights(model: Path, folder: Path, stages: Sequence[str]) -> None:
         child = {key.removeprefix(f"{stage}."): value for key, value in state.items() if key.startswith(f"{stage}.")}
         if not child:
             raise WeightsError(
-                problem(f"'{model}' holds nothing of stage '{stage}'", "a stage is a named child of network_def",
-                        "let the stage in train.json be that child's name")
+                problem(
+                    f"'{model}' holds nothing of stage '{stage}'",
+                    "a stage is a named child of network_def",
+                    "let the stage in train.json be that child's name",
+                )
             )
         # MONAI Label takes the shortest name in models/ for the weights of the bundle: these are longer than model.pt
         path = folder / f"{model.stem}_{stage.replace('.', '_')}.pt"

@@ -41,9 +41,11 @@ def refuse_hidden_code(folder: Path, package: str) -> None:
         found = re.search(rf"\b{package}\.\w[^\"]*", path.read_text(encoding="utf-8", errors="replace"))
         if found:
             raise InputError(
-                problem(f"configs/{path.name} reaches the package in '{found[0].strip()}'",
-                        f'code of {package}/ is reached only by a "_target_" in JSON, which packing rewrites',
-                        "write it as a component with a _target_")
+                problem(
+                    f"configs/{path.name} reaches the package in '{found[0].strip()}'",
+                    f'code of {package}/ is reached only by a "_target_" in JSON, which packing rewrites',
+                    "write it as a component with a _target_",
+                )
             )
 
 
@@ -65,14 +67,20 @@ def bake(configs: dict[str, Any], overlays: Sequence[str]) -> dict[str, Any]:
         known = sorted(set(configs) - {*STANDALONE, "metadata.json"})
         if name not in known:
             raise InputError(
-                problem(f"there is no overlay configs/{name}", f"the bundle has {', '.join(known) or 'none'}",
-                        f"pass --overlays {nearest(name, known).removesuffix('.json') or 'one of these'}")
+                problem(
+                    f"there is no overlay configs/{name}",
+                    f"the bundle has {', '.join(known) or 'none'}",
+                    f"pass --overlays {nearest(name, known).removesuffix('.json') or 'one of these'}",
+                )
             )
         for key, value in configs[name].items():
             if not any([_merge(baked, file, key, value) for file in STANDALONE]):
                 raise InputError(
-                    problem(f"configs/{name} sets '{key}'", "an overlay sets ids that train.json or inference.json has",
-                            "correct its spelling, or leave the overlay out")
+                    problem(
+                        f"configs/{name} sets '{key}'",
+                        "an overlay sets ids that train.json or inference.json has",
+                        "correct its spelling, or leave the overlay out",
+                    )
                 )
     return baked
 

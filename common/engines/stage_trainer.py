@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 # drawing takes longer than a short epoch
 SECONDS_BETWEEN_CURVES = 30.0
 
-# Which run a composite is being trained in. The stages of one run share the composite and nothing else; by this they know
-# the weights and resume files of their own run from those of an earlier one.
+# Which run a composite is being trained in. The stages of one run share the composite and nothing else; by this they
+# know the weights and resume files of their own run from those of an earlier one.
 _runs: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
 
 
@@ -59,15 +59,16 @@ class StageTrainer(SupervisedTrainer):
         stage: name of the child, for records; None when the method has one stage.
         optimizer: built over the parameters of `network`.
         lr_scheduler: its state is kept for resuming; who steps it is a ``LrScheduleHandler`` among the handlers.
-        evaluator: the validator of this stage; its key metric decides which epoch is best. Without one the last epoch is kept.
+        evaluator: the validator of this stage; its key metric decides on the best epoch. Without one the last is kept.
         model_path: the bundle's ``models/model.pt``.
         output_dir: folder for resume files, TensorBoard and curves.
         resume: go on from the resume file in `output_dir`, if there is one.
         seed: epoch n draws from ``seed + n`` (plus the rank).
         provenance: what the sidecar shall say of the data: name, licence, fold, ``phantom``.
         recipe: what the sidecar shall say of the config: ``"paper"``, or the name of an overlay.
-        shared_handlers: handlers of the last stage, to which callers may have added (MLflow, checkpoint loaders); those of a
-            type that `train_handlers` lacks are attached here too, renamed after the stage. Validators and schedules are not.
+        shared_handlers: handlers of the last stage, to which callers may have added (MLflow, checkpoint loaders); those
+            of a type that `train_handlers` lacks are attached here too, renamed after the stage. Validators and
+            schedules are not: they belong to the stage that they were made for.
         kwargs: of ``SupervisedTrainer``.
 
     Raises:
@@ -121,7 +122,7 @@ class StageTrainer(SupervisedTrainer):
 
     @property
     def resume_path(self) -> Path:
-        """The resume file of this stage. It lies outside ``models/``, where consumers take every ``.pt`` for weights."""
+        """The resume file of this stage; outside ``models/``, where consumers take every ``.pt`` for weights."""
         return self.output_dir / f"resume_{self.stage}.pt"
 
     # -- the run ---------------------------------------------------------------------------------------------------
@@ -168,9 +169,11 @@ class StageTrainer(SupervisedTrainer):
         self._losses.clear()
         if not np.isfinite(loss):
             raise InputError(
-                problem(f"the loss of stage '{self.stage}' became {loss} in epoch {self.state.epoch}",
-                        "training can not go on from there",
-                        "lower the learning rate, or look for corrupt images; what was saved before is untouched")
+                problem(
+                    f"the loss of stage '{self.stage}' became {loss} in epoch {self.state.epoch}",
+                    "training can not go on from there",
+                    "lower the learning rate, or look for corrupt images; what was saved before is untouched",
+                )
             )
         return loss
 
@@ -278,9 +281,11 @@ class StageTrainer(SupervisedTrainer):
                 self.lr_scheduler.load_state_dict(content["lr_scheduler"])
         except Exception as error:  # a file cut short, of another network, of another optimiser
             raise WeightsError(
-                problem(f"'{self.resume_path}' does not fit this training ({str(error).splitlines()[0][:200]})",
-                        "resuming needs the network, optimiser and schedule that it was begun with",
-                        "start with the same config and overlays, or without --resume")
+                problem(
+                    f"'{self.resume_path}' does not fit this training ({str(error).splitlines()[0][:200]})",
+                    "resuming needs the network, optimiser and schedule that it was begun with",
+                    "start with the same config and overlays, or without --resume",
+                )
             ) from error
         self.history, self.best, self._done = content["history"], content["best"], content["done"]
         self._scaler_state = content["scaler"]
@@ -306,7 +311,11 @@ def _for_stage(shared: Sequence[Any], own: Sequence[Any], stage: str) -> list[An
     """Copies of the shared handlers that the stage lacks, so named that its records stand apart."""
     copies = []
     # a validator and a schedule belong to the stage that they were made for
-    lacking = {type(handler) for handler in shared} - {type(handler) for handler in own} - {ValidationHandler, LrScheduleHandler}
+    lacking = (
+        {type(handler) for handler in shared}
+        - {type(handler) for handler in own}
+        - {ValidationHandler, LrScheduleHandler}
+    )
     for handler in shared:
         if type(handler) not in lacking:
             continue

@@ -30,8 +30,11 @@ def control_shape(size: Sequence[int], spacing: Sequence[float]) -> tuple[int, .
     for voxels, step in zip(size, spacing, strict=True):
         if voxels < 1 or not step > 0:
             raise InputError(
-                problem(f"a B-spline over {voxels} voxels with spacing {step}", "both must be positive",
-                        "give a size of at least 1 and a spacing above 0")
+                problem(
+                    f"a B-spline over {voxels} voxels with spacing {step}",
+                    "both must be positive",
+                    "give a size of at least 1 and a spacing above 0",
+                )
             )
     return tuple(int((voxels - 1) // step) + 4 for voxels, step in zip(size, spacing, strict=True))
 
@@ -59,9 +62,7 @@ def bspline_basis(size: int, spacing: float) -> torch.Tensor:
     position = torch.arange(size, dtype=torch.float64) / float(spacing)
     cell = position.floor()
     t = position - cell
-    weights = torch.stack(
-        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=1
-    ) / 6.0
+    weights = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=1) / 6.0
     # rounding may put the last voxel into the next cell: with t = 0 its fourth weight is zero, so it may be clamped
     columns = (cell.long()[:, None] + torch.arange(4)).clamp_(max=count - 1)
     return torch.zeros(size, count, dtype=torch.float64).scatter_add_(1, columns, weights)

@@ -98,8 +98,10 @@ def sample_positions(
     )[0]
     if fill:
         sampled += fill
-    return sampled.round_().to(volume.dtype) if nearest and not volume.is_floating_point() else sampled.to(
-        volume.dtype if nearest else torch.float32
+    return (
+        sampled.round_().to(volume.dtype)
+        if nearest and not volume.is_floating_point()
+        else sampled.to(volume.dtype if nearest else torch.float32)
     )
 
 

@@ -124,31 +124,55 @@ class AnnotatedSlices(Transform):
         self.folds = parse_optional_integer(folds, "folds")
         self.fold = parse_integer(fold, "fold")
         if part not in _PARTS:
-            raise InputError(problem(f"part {part!r} was given", f"it must be one of {', '.join(_PARTS)}",
-                                     "take one of these"))
+            raise InputError(
+                problem(f"part {part!r} was given", f"it must be one of {', '.join(_PARTS)}", "take one of these")
+            )
         if self.slices is not None and (len(self.slices) != 3 or min(self.slices) < 0 or not any(self.slices)):
-            raise InputError(problem(f"slices {self.slices} was given", "it must be three numbers of planes, not all 0",
-                                     "give them for the planes yz, xz and xy, such as (7, 5, 21)"))
+            raise InputError(
+                problem(
+                    f"slices {self.slices} was given",
+                    "it must be three numbers of planes, not all 0",
+                    "give them for the planes yz, xz and xy, such as (7, 5, 21)",
+                )
+            )
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
-            raise InputError(problem(f"fold {self.fold} of folds {self.folds} was given",
-                                     "folds must be at least 2 and fold lie from 0 to folds - 1",
-                                     "change one of them, or give folds None to hold no slices out"))
+            raise InputError(
+                problem(
+                    f"fold {self.fold} of folds {self.folds} was given",
+                    "folds must be at least 2 and fold lie from 0 to folds - 1",
+                    "change one of them, or give folds None to hold no slices out",
+                )
+            )
 
     def __call__(self, label: torch.Tensor) -> torch.Tensor:
         """Hide in `label`, shape (1, D, H, W), what does not belong to the part."""
         values = convert_to_tensor(label, track_meta=False)
         if values.ndim != 4 or len(values) != 1:
-            raise InputError(problem(f"{source_of(label)} has shape {tuple(values.shape)}",
-                                     "a label must be (1, D, H, W)", "load it with one channel in front"))
+            raise InputError(
+                problem(
+                    f"{source_of(label)} has shape {tuple(values.shape)}",
+                    "a label must be (1, D, H, W)",
+                    "load it with one channel in front",
+                )
+            )
         labelled = values != self.ignore_index
         if not labelled.any():
-            raise InputError(problem(f"nothing is labelled in {source_of(label)}",
-                                     f"some voxels must differ from {self.ignore_index} (ignore_index)",
-                                     "label some of it, or take the case out of the list"))
+            raise InputError(
+                problem(
+                    f"nothing is labelled in {source_of(label)}",
+                    f"some voxels must differ from {self.ignore_index} (ignore_index)",
+                    "label some of it, or take the case out of the list",
+                )
+            )
         shown = labelled & self._shown(values, source_of(label))
         if not shown.any():
-            raise InputError(problem(f"nothing is labelled in the part '{self.part}' of {source_of(label)}",
-                                     "some labelled voxels must belong to it", "change slices, fold or folds"))
+            raise InputError(
+                problem(
+                    f"nothing is labelled in the part '{self.part}' of {source_of(label)}",
+                    "some labelled voxels must belong to it",
+                    "change slices, fold or folds",
+                )
+            )
         hidden = torch.where(shown, values, torch.full_like(values, self.ignore_index))
         return convert_to_dst_type(hidden, dst=label)[0]
 
@@ -172,19 +196,32 @@ class AnnotatedSlices(Transform):
         if self.slices is None:
             planes = [labelled_slices(values, self.ignore_index, axis) for axis in range(3)]
             if all(len(of_axis) == size for of_axis, size in zip(planes, shape, strict=True)):
-                raise InputError(problem(
-                    f"all slices of {source} are annotated and folds {self.folds} was given",
-                    "a dense label has no single slices that could be held out from their neighbours",
-                    "give slices, such as (7, 5, 21), to keep only so many, or folds None to use the label as it is"))
+                raise InputError(
+                    problem(
+                        f"all slices of {source} are annotated and folds {self.folds} was given",
+                        "a dense label has no single slices that could be held out from their neighbours",
+                        "give slices, such as (7, 5, 21), to keep only so many, or folds None to use all of the label",
+                    )
+                )
         elif any(count > size for count, size in zip(self.slices, shape, strict=True)):
-            raise InputError(problem(f"slices {self.slices} was given and {source} has {shape} planes per axis",
-                                     "there can not be more slices than planes", "give smaller numbers"))
+            raise InputError(
+                problem(
+                    f"slices {self.slices} was given and {source} has {shape} planes per axis",
+                    "there can not be more slices than planes",
+                    "give smaller numbers",
+                )
+            )
         else:
             planes = [spread_slices(count, size) for count, size in zip(self.slices, shape, strict=True)]
         total = sum(len(of_axis) for of_axis in planes)
         if self.folds is not None and total < self.folds:
-            raise InputError(problem(f"{source} has {total} annotated slices and folds {self.folds} was given",
-                                     "each fold needs at least one slice", "give fewer folds or annotate more slices"))
+            raise InputError(
+                problem(
+                    f"{source} has {total} annotated slices and folds {self.folds} was given",
+                    "each fold needs at least one slice",
+                    "give fewer folds or annotate more slices",
+                )
+            )
         return planes
 
 

@@ -102,15 +102,24 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
 
     def _check(self) -> None:
         rules = (
-            (all(1 <= b <= a for a, b in zip(self.patch_size, self.label_size, strict=True)),
-             f"label_size {self.label_size}", f"it must lie between 1 and patch_size {self.patch_size}"),
-            (len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1],
-             f"scale_range {self.scale_range}", "it must be two factors above 0, the lower one first"),
+            (
+                all(1 <= b <= a for a, b in zip(self.patch_size, self.label_size, strict=True)),
+                f"label_size {self.label_size}",
+                f"it must lie between 1 and patch_size {self.patch_size}",
+            ),
+            (
+                len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1],
+                f"scale_range {self.scale_range}",
+                "it must be two factors above 0, the lower one first",
+            ),
             (self.sigma >= 0, f"sigma {self.sigma}", "it must not be negative"),
             (self.outside in ("mirror", "zero"), f"outside {self.outside!r}", "it must be 'mirror' or 'zero'"),
             (self.num_samples >= 1, f"num_samples {self.num_samples}", "it must be at least 1"),
-            (0 <= self.foreground_share <= 1,
-             f"foreground_share {self.foreground_share}", "it must lie between 0 and 1"),
+            (
+                0 <= self.foreground_share <= 1,
+                f"foreground_share {self.foreground_share}",
+                "it must lie between 0 and 1",
+            ),
         )
         for holds, came, rule in rules:
             if not holds:
@@ -132,9 +141,11 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
             groups.append(LabelledVoxels(labels, (self.ignore_index, self.background_index)))
         if not groups[0].total:
             raise InputError(
-                problem(f"nothing is labelled in {source_of(label)}",
-                        f"patches are drawn where the label is not {self.ignore_index} (ignore_index)",
-                        "label some of it, or take the case out of the training list")
+                problem(
+                    f"nothing is labelled in {source_of(label)}",
+                    f"patches are drawn where the label is not {self.ignore_index} (ignore_index)",
+                    "label some of it, or take the case out of the training list",
+                )
             )
         self.draws = []
         for _ in range(self.num_samples):
@@ -237,12 +248,24 @@ class RandDeformedPatchd(Randomizable, MapTransform, MultiSampleTrait):
         self.label_keys = ensure_tuple(label_keys)
         if not self.label_keys or not set(self.label_keys) <= set(self.keys):
             raise InputError(
-                problem(f"label_keys {self.label_keys} was given with keys {self.keys}",
-                        "at least one label is needed, and every label must be among the keys", "name it in both")
+                problem(
+                    f"label_keys {self.label_keys} was given with keys {self.keys}",
+                    "at least one label is needed, and every label must be among the keys",
+                    "name it in both",
+                )
             )
         self.patcher = RandDeformedPatch(
-            patch_size, label_size, rotation_degrees, scale_range, grid_spacing, sigma, ignore_index, outside,
-            num_samples, foreground_share, background_index,
+            patch_size,
+            label_size,
+            rotation_degrees,
+            scale_range,
+            grid_spacing,
+            sigma,
+            ignore_index,
+            outside,
+            num_samples,
+            foreground_share,
+            background_index,
         )
 
     def set_random_state(
@@ -288,7 +311,10 @@ def _check_sizes(volumes: Mapping[Hashable, torch.Tensor], label: torch.Tensor) 
     for key, volume in volumes.items():
         if volume.ndim != 4 or volume.shape[1:] != label.shape[1:]:
             raise InputError(
-                problem(f"'{key}' from {source_of(volume, 'memory')} has shape {tuple(volume.shape)} and the label "
-                        f"{source_of(label)} has {tuple(label.shape)}",
-                        "both must be (channels, D, H, W) with one grid", "resample one to the other's grid")
+                problem(
+                    f"'{key}' from {source_of(volume, 'memory')} has shape {tuple(volume.shape)} and the label "
+                    f"{source_of(label)} has {tuple(label.shape)}",
+                    "both must be (channels, D, H, W) with one grid",
+                    "resample one to the other's grid",
+                )
             )

@@ -60,19 +60,28 @@ class RandGrayCurve(RandomizableTransform):
         self.control_points, self.per_channel = int(control_points), bool(per_channel)
         for name, pair in (("black", self.black), ("white", self.white), ("slope", self.slope)):
             if len(pair) != 2 or pair[0] > pair[1]:
-                raise InputError(problem(f"{name} {pair} was given", "it must be two numbers, the lower one first",
-                                         f"change {name}"))
+                raise InputError(
+                    problem(f"{name} {pair} was given", "it must be two numbers, the lower one first", f"change {name}")
+                )
         rises = (self.white[0] - self.black[1], self.white[1] - self.black[0])
         if self.slope[0] < 0 or rises[0] < self.slope[0] or rises[1] > self.slope[1]:
             raise InputError(
-                problem(f"slope {self.slope} was given with black {self.black} and white {self.white}",
-                        f"it must not be negative and must span every rise from black to white, {rises[0]:g} to "
-                        f"{rises[1]:g}", "widen slope or narrow the other two")
+                problem(
+                    f"slope {self.slope} was given with black {self.black} and white {self.white}",
+                    f"it must not be negative and must span every rise from black to white, {rises[0]:g} to "
+                    f"{rises[1]:g}",
+                    "widen slope or narrow the other two",
+                )
             )
         pieces = self.control_points - 1
         if pieces < 1 or pieces & (pieces - 1):
-            raise InputError(problem(f"control_points {self.control_points} was given",
-                                     "it must be 2, 3, 5, 9, 17, ...", "take one of these"))
+            raise InputError(
+                problem(
+                    f"control_points {self.control_points} was given",
+                    "it must be 2, 3, 5, 9, 17, ...",
+                    "take one of these",
+                )
+            )
         self.curves: np.ndarray | None = None
 
     def randomize(self, channels: int) -> None:
@@ -101,11 +110,21 @@ class RandGrayCurve(RandomizableTransform):
             return img
         values = convert_to_tensor(img, track_meta=False)
         if not values.is_floating_point():
-            raise InputError(problem(f"the image has type {values.dtype}", "grey values must be floating, 0 to 1",
-                                     "scale the intensities first, for instance by ScaleIntensityRangePercentilesd"))
+            raise InputError(
+                problem(
+                    f"the image has type {values.dtype}",
+                    "grey values must be floating, 0 to 1",
+                    "scale the intensities first, for instance by ScaleIntensityRangePercentilesd",
+                )
+            )
         if self.per_channel and len(self.curves) < len(values):
-            raise InputError(problem(f"the image has {len(values)} channels, curves were drawn for {len(self.curves)}",
-                                     "each channel needs its curve", "use one transform for each of these images"))
+            raise InputError(
+                problem(
+                    f"the image has {len(values)} channels, curves were drawn for {len(self.curves)}",
+                    "each channel needs its curve",
+                    "use one transform for each of these images",
+                )
+            )
         out = torch.empty_like(values)
         for channel in range(len(values)):
             curve = self.curves[channel if self.per_channel else 0]
@@ -154,9 +173,7 @@ class RandGrayCurved(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         self.curve = RandGrayCurve(1.0, black, white, slope, control_points, per_channel)
 
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandGrayCurved:
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandGrayCurved:
         """Seed this transform."""
         super().set_random_state(seed, state)
         self.curve.set_random_state(seed, state)

@@ -85,9 +85,19 @@ def dataset(work) -> Path:
         training.append({"image": f"./imagesTr/case{index}.nii.gz", "label": f"./labelsTr/case{index}.nii.gz"})
     labels = {"0": "inside", "1": "tubule", "2": "background", "3": "unlabelled"}
     content = {
-        "name": "noise", "description": "noise", "licence": "none", "reference": "none", "tensorImageSize": "4D",
-        "modality": {"0": "a", "1": "b", "2": "c"}, "channel_names": {"0": "a", "1": "b", "2": "c"}, "labels": labels,
-        "numTraining": 2, "numTest": 0, "training": training, "test": [], "phantom": True,
+        "name": "noise",
+        "description": "noise",
+        "licence": "none",
+        "reference": "none",
+        "tensorImageSize": "4D",
+        "modality": {"0": "a", "1": "b", "2": "c"},
+        "channel_names": {"0": "a", "1": "b", "2": "c"},
+        "labels": labels,
+        "numTraining": 2,
+        "numTest": 0,
+        "training": training,
+        "test": [],
+        "phantom": True,
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder

@@ -43,11 +43,26 @@ def test_pack_holds_the_bundle_and_nothing_of_its_runs(trained, tiny_package, tm
     folder, archive = packed(trained, tiny_package, tmp_path / "out")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == [
-        "LICENSE", "PACKED.json", "configs/inference.json", "configs/logging.conf", "configs/metadata.json",
-        "configs/narrow.json", "configs/train.json", "docs/README.md", "models/model.json", "models/model.pt",
-        "models/model_head.json", "models/model_head.pt", "scripts_toy/__init__.py", "scripts_toy/checks.py",
-        "scripts_toy/nets/__init__.py", "scripts_toy/nets/late.py", "scripts_toy/nets/net.py",
-        "scripts_toy/nets/table.csv", "scripts_toy/tools/__init__.py", "scripts_toy/tools/deep.py",
+        "LICENSE",
+        "PACKED.json",
+        "configs/inference.json",
+        "configs/logging.conf",
+        "configs/metadata.json",
+        "configs/narrow.json",
+        "configs/train.json",
+        "docs/README.md",
+        "models/model.json",
+        "models/model.pt",
+        "models/model_head.json",
+        "models/model_head.pt",
+        "scripts_toy/__init__.py",
+        "scripts_toy/checks.py",
+        "scripts_toy/nets/__init__.py",
+        "scripts_toy/nets/late.py",
+        "scripts_toy/nets/net.py",
+        "scripts_toy/nets/table.csv",
+        "scripts_toy/tools/__init__.py",
+        "scripts_toy/tools/deep.py",
         "scripts_toy/tools/table.json",
     ]
     assert (folder, archive) == (tmp_path / "out" / "toy", tmp_path / "out" / "toy.zip")

@@ -47,8 +47,20 @@ def test_two_processes(bundle, data):
     worker.write_text(WORKER)
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{TOY}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(worker), str(bundle), str(data)],
-        env=environment, capture_output=True, text=True, timeout=300,
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            str(worker),
+            str(bundle),
+            str(data),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(bundle / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -34,8 +34,14 @@ def causes(error: BaseException | None) -> str:
 
 def workflow(bundle: Path, data: Path, run_id: str = "run", **overrides) -> ConfigWorkflow:
     flow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / "train.json"), logging_file=False, run_id=run_id, workflow_type=None,
-        meta_file=None, bundle_root=str(bundle), dataset_dir=str(data), **overrides,
+        config_file=str(bundle / "configs" / "train.json"),
+        logging_file=False,
+        run_id=run_id,
+        workflow_type=None,
+        meta_file=None,
+        bundle_root=str(bundle),
+        dataset_dir=str(data),
+        **overrides,
     )
     flow.initialize()
     return flow
@@ -72,8 +78,13 @@ def test_the_best_epoch_is_what_stays(bundle, data):
     scores = []
     trainer = flow.parser.get_parsed_content("train::trainer")
     trainer.evaluator.add_event_handler(
-        Events.COMPLETED, lambda engine: scores.append((engine.state.metrics["val_dice"], {
-            key: value.clone() for key, value in trainer.composite.state_dict().items()}))
+        Events.COMPLETED,
+        lambda engine: scores.append(
+            (
+                engine.state.metrics["val_dice"],
+                {key: value.clone() for key, value in trainer.composite.state_dict().items()},
+            )
+        ),
     )
     flow.run()
     best = max(scores, key=lambda pair: pair[0])
@@ -175,7 +186,9 @@ def test_resumed_after_a_kill_equals_unbroken(tmp_path, bundle, data, monkeypatc
         train(bundle, data)
     resumed = train(bundle, data, resume="true")
     assert same(expected, resumed)
-    first, second = (json.loads((folder / "models" / "model.json").read_text())["stages"] for folder in (unbroken, bundle))
+    first, second = (
+        json.loads((folder / "models" / "model.json").read_text())["stages"] for folder in (unbroken, bundle)
+    )
     assert first == second
 
 
@@ -183,12 +196,25 @@ def test_resumed_after_a_kill_equals_unbroken(tmp_path, bundle, data, monkeypatc
 def test_a_process_killed_at_any_moment_resumes(bundle, data, tmp_path):
     unbroken = tmp_path / "unbroken"
     shutil.copytree(bundle / "configs", unbroken / "configs")
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/train.json"),
-               "--bundle_root", str(bundle), "--dataset_dir", str(data), "--epochs", "12"]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        str(bundle / "configs/train.json"),
+        "--bundle_root",
+        str(bundle),
+        "--dataset_dir",
+        str(data),
+        "--epochs",
+        "12",
+    ]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{TOY}"}
     for attempt in range(3):
-        process = subprocess.Popen([*command, "--resume", "true"], env=environment, stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "--resume", "true"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if (bundle / "eval").is_dir() and len(list((bundle / "eval").glob("resume_*.pt"))) > attempt // 2:
@@ -203,8 +229,10 @@ def test_a_process_killed_at_any_moment_resumes(bundle, data, tmp_path):
 
 def test_resume_files_of_an_earlier_run_are_not_taken_up(bundle, data, monkeypatch):
     train(bundle, data, seed=3)  # leaves resume files of both stages
+
     def no_second_stage(trainer):
         raise Killed
+
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(StageTrainer, "_read_best_back", no_second_stage)
         train(bundle, data, seed=0)
@@ -225,13 +253,17 @@ def test_a_resume_file_cut_short_is_named(bundle, data):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(RuntimeError) as caught:
         train(bundle, data, resume=True)
-    assert re.search("WeightsError: .*resume_finder.pt' does not fit this training.*without --resume", causes(caught.value))
+    assert re.search(
+        "WeightsError: .*resume_finder.pt' does not fit this training.*without --resume", causes(caught.value)
+    )
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_saves_nothing(bundle, data):
     with pytest.raises(RuntimeError) as caught:
         train(bundle, data, learning_rate=1e30)
-    assert re.search("InputError: the loss of stage 'finder' became .* in epoch .*lower the learning rate", causes(caught.value))
+    assert re.search(
+        "InputError: the loss of stage 'finder' became .* in epoch .*lower the learning rate", causes(caught.value)
+    )
     if (bundle / "models" / "model.pt").exists():
         assert all(value.isfinite().all() for value in weights(bundle).values())
 

@@ -83,8 +83,9 @@ def test_folds_of_an_annotated_label(source, folds):
     total = torch.stack(held).sum(0)
     planes = sum(
         torch.zeros_like(source, dtype=torch.long).index_fill(axis, torch.tensor(found, dtype=torch.long), 1)
-        for axis, found in enumerate(([i for i in range(source.shape[a]) if everything.select(a, i).all()]
-                                      for a in (1, 2, 3)), start=1)
+        for axis, found in enumerate(
+            ([i for i in range(source.shape[a]) if everything.select(a, i).all()] for a in (1, 2, 3)), start=1
+        )
     )
     assert (total[planes == 1] == 1).all() and (total <= 1).all() and not total[planes == 0].any()
     assert torch.equal(AnnotatedSlices("all", folds=folds)(source), source)

@@ -13,8 +13,12 @@ class TwoStage(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.finder = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1))
-        self.refiner = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1))
+        self.finder = torch.nn.Sequential(
+            torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1)
+        )
+        self.refiner = torch.nn.Sequential(
+            torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 2, 1)
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.refiner(image)
@@ -38,4 +42,4 @@ class LabelsOfStage(Inferer):
 def cases(folder: str) -> list[dict[str, str]]:
     """Image and label of every case in `folder`."""
     images = sorted(Path(folder).glob("image*.nii.gz"))
-    return [{"image": str(path), "label": str(path.with_name(path.name.replace('image', 'label')))} for path in images]
+    return [{"image": str(path), "label": str(path.with_name(path.name.replace("image", "label")))} for path in images]
