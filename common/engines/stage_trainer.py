@@ -143,7 +143,9 @@ class StageTrainer(SupervisedTrainer):
 
     def _read_best_back(self) -> None:
         # only this child: on resuming, the file may already hold a later stage, which has a resume file of its own
-        prefix = next(name for name, module in self.composite.named_modules() if module is self.child)
+        prefix = next(
+            f"{name}." * bool(name) for name, module in self.composite.named_modules() if module is self.child
+        )
         rest = {key: value.clone() for key, value in self.composite.state_dict().items() if not key.startswith(prefix)}
         load_weights(self.composite, self.model_path)
         self.composite.load_state_dict(rest, strict=False)
