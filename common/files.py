@@ -13,7 +13,7 @@ from typing import Any
 
 from .checks import InputError, problem
 
-__all__ = ["atomic_path", "bundle_root", "read_json", "sha256", "write_json"]
+__all__ = ["atomic_path", "bundle_root", "check_writable", "read_json", "sha256", "write_json"]
 
 
 def bundle_root(name: str) -> str:
@@ -91,6 +91,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Make `folder` if need be, and see that a file can be written there, before work is spent on what goes into it.
+
+    Raises:
+        InputError: when it can not be made or written to.
+    """
+    trial = Path(folder) / f".{secrets.token_hex(4)}.writable"
+    with atomic_path(trial) as temporary:
+        temporary.touch()
+    trial.unlink()
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -19,7 +19,7 @@ import torch
 from .checks import WeightsError, problem
 from .files import atomic_path, read_json, sha256, write_json
 
-__all__ = ["info_path", "load_weights", "read_info", "save_tensors", "save_weights", "versions"]
+__all__ = ["info_path", "load_weights", "read_info", "save_tensors", "save_weights", "set_aside", "versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,21 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: M
     digest = save_tensors(state, path)
     made = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     write_json(info_path(path), {**info, "versions": versions(), "made": made, "sha256": digest})
+
+
+def set_aside(path: str | os.PathLike[str]) -> Path:
+    """Rename weights and sidecar to the first free of ``model_previous.pt``, ``model_previous_2.pt``, and so on."""
+    path = Path(path)
+    kept = path.with_name(f"{path.stem}_previous{path.suffix}")
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.stem}_previous_{number}{path.suffix}")
+    os.replace(path, kept)
+    if info_path(path).is_file():
+        os.replace(info_path(path), info_path(kept))
+    logger.info("the weights of an earlier training are kept as %s.", kept.name)
+    return kept
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from common.checks import InputError, nearest, parse_flag, problem
-from common.files import atomic_path, bundle_root, read_json, sha256, write_json
+from common.files import atomic_path, bundle_root, check_writable, read_json, sha256, write_json
 
 
 def make_bundle(folder, name):
@@ -65,6 +65,14 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
         atomic_path(tmp_path / "taken" / "result.txt"),
     ):
         pass
+
+
+def test_a_folder_is_tried_before_work_is_spent(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "taken").touch()
+    with pytest.raises(InputError, match="can not be written .*choose another folder"):
+        check_writable(tmp_path / "taken" / "folder")
 
 
 def test_json_round_trip_and_errors(tmp_path):

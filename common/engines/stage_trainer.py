@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import random
 import secrets
 import time
@@ -18,12 +17,13 @@ import torch
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer, Workflow
-from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
 from monai.utils import optional_import
 
 from ..checks import InputError, WeightsError, parse_flag, problem
+from ..files import check_writable
 from ..visualize.curves import training_curves
-from ..weights import info_path, load_weights, read_info, save_tensors, save_weights
+from ..weights import load_weights, read_info, save_tensors, save_weights, set_aside
 from .distributed import barrier, exchange_gradients, rank
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
@@ -102,20 +102,21 @@ class StageTrainer(SupervisedTrainer):
         self.best: dict[str, float] | None = None
         self._losses: list[torch.Tensor] = []
         self._learning_rate = 0.0
-        self._done = False
+        self._done = self._opened = False
         self._drawn = time.monotonic()
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
+        # taking a batch apart reads its loss, for which the host would wait at every iteration
+        kwargs.setdefault("decollate", kwargs.get("postprocessing") is not None)
         super().__init__(network=exchange_gradients(network), train_handlers=own, **kwargs)
         self.add_event_handler(Events.STARTED, StageTrainer._restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, StageTrainer._reseed)
         self.add_event_handler(Events.ITERATION_COMPLETED, StageTrainer._note_loss)
-        if rank() == 0:
-            self._attach_records()
         # after the handlers of the config, so that validation and the schedule have had their turn
         self.add_event_handler(Events.EPOCH_COMPLETED, StageTrainer._record_epoch)
         self.add_event_handler(Events.COMPLETED, StageTrainer._record_end)
-        for handler in _for_stage(shared_handlers, own, self.stage):
+        self._shared = _for_stage(shared_handlers, own, self.stage)
+        for handler in self._shared:
             handler.attach(self)
 
     # -- where things lie ------------------------------------------------------------------------------------------
@@ -129,10 +130,12 @@ class StageTrainer(SupervisedTrainer):
 
     def run(self) -> None:
         """Train the stage from the start, or from where the resume file left it, and read its best weights back."""
+        if rank() == 0:
+            self._open_records()
         if not (self.resume and self.resume_path.is_file() and self._restore()):
             self.best = None  # federated rounds run one trainer many times, each from the weights it was given
             _runs.setdefault(self.composite, secrets.token_hex(8))
-        if self._done and self.state.epoch >= self.state.max_epochs:
+        if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
             super().run()
@@ -147,10 +150,19 @@ class StageTrainer(SupervisedTrainer):
             f"{name}." * bool(name) for name, module in self.composite.named_modules() if module is self.child
         )
         rest = {key: value.clone() for key, value in self.composite.state_dict().items() if not key.startswith(prefix)}
-        load_weights(self.composite, self.model_path)
+        info = load_weights(self.composite, self.model_path)
+        if info.get("run") != _runs.get(self.composite):
+            raise WeightsError(
+                problem(
+                    f"'{self.model_path}' was written by another training than '{self.resume_path}'",
+                    "a stage goes on from the weights of its own run",
+                    "train without --resume, or with a model_path and output_dir of its own",
+                )
+            )
         self.composite.load_state_dict(rest, strict=False)
 
     def _reseed(self) -> None:
+        self.state.metrics.clear()  # an epoch that is not validated must not show the scores of the one before
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         seed = self.seed + self.state.epoch + 10_000 * rank()
         random.seed(seed)
@@ -163,7 +175,7 @@ class StageTrainer(SupervisedTrainer):
         self.set_data(self.data_loader)
 
     def _note_loss(self) -> None:
-        # the value stays on the device: reading it here would make the host wait for the GPU at every iteration
+        # the value stays on the device: the host does not wait for it before the epoch ends
         self._losses.append(_loss_of(self.state.output).detach())
 
     def _mean_loss(self) -> float:
@@ -181,13 +193,16 @@ class StageTrainer(SupervisedTrainer):
 
     # -- records ---------------------------------------------------------------------------------------------------
 
-    def _attach_records(self) -> None:
+    def _open_records(self) -> None:
+        """Make sure that records can be written before hours are spent, and begin them; once a trainer."""
+        for folder in (self.output_dir, self.model_path.parent):
+            check_writable(folder)
+        if self._opened:
+            return
+        self._opened = True
         ProgressBar(desc=self.stage, persist=False, ncols=100, disable=None).attach(self)
         if has_tensorboard:
             self.writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.stage))
-            TensorBoardStatsHandler(
-                summary_writer=self.writer, tag_name="train_loss", output_transform=from_engine(["loss"], first=True)
-            ).attach(self)
             if self.evaluator is not None:
                 TensorBoardStatsHandler(summary_writer=self.writer, iteration_log=False).attach(self.evaluator)
 
@@ -208,16 +223,20 @@ class StageTrainer(SupervisedTrainer):
         validated = self._validate()
         if validated is not None:
             row[validated[0]] = validated[1]
-            self.state.metrics[f"{self.stage}_{validated[0]}"] = validated[1]
+            if self._shared:  # they are attached after this handler and see it; the evaluator has handlers of its own
+                self.state.metrics[f"{self.stage}_{validated[0]}"] = validated[1]
         self.history.append(row)
         if self._is_best(validated):
-            self.best = {"epoch": epoch, "score": validated[1] if validated else float("nan")}
+            self.best = {"epoch": epoch, "score": validated[1] if validated else None}
             if rank() == 0:
                 self._save_best(validated[0] if validated else "last epoch")
         if rank() == 0:
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
             self._save_resume()
+            if has_tensorboard:
+                for name in ("loss", "learning_rate"):
+                    self.writer.add_scalar(f"train_{name}", row[name], epoch)
             if time.monotonic() - self._drawn > SECONDS_BETWEEN_CURVES:
                 self._draw_curves()
 
@@ -250,7 +269,7 @@ class StageTrainer(SupervisedTrainer):
             if old.get("run") == _runs[self.composite]:
                 stages = old["stages"]
             else:
-                _set_aside(self.model_path)
+                set_aside(self.model_path)
         stages = {**stages, self.stage: {**(self.best or {}), "metric": metric}}
         info = {**self.provenance, "recipe": self.recipe, "stages": stages, "run": _runs[self.composite]}
         save_weights(self.composite, self.model_path, info)
@@ -259,6 +278,7 @@ class StageTrainer(SupervisedTrainer):
         content = {
             "run": _runs[self.composite],
             "epoch": self.state.epoch,
+            "max_epochs": self.state.max_epochs,
             "epoch_length": self.state.epoch_length,
             "done": self._done,
             "history": self.history,
@@ -289,7 +309,18 @@ class StageTrainer(SupervisedTrainer):
                     "start with the same config and overlays, or without --resume",
                 )
             ) from error
-        self.history, self.best, self._done = content["history"], content["best"], content["done"]
+        self.history, self.best = content["history"], content["best"]
+        more = self.state.max_epochs != content["max_epochs"]
+        rates = {row["learning_rate"] for row in self.history} | {self.optimizer.param_groups[0]["lr"]}
+        if more and len(rates) > 1:
+            raise InputError(
+                problem(
+                    f"stage '{self.stage}' was planned for {content['max_epochs']} epochs, not {self.state.max_epochs}",
+                    "a learning rate that follows a schedule is resumed with the epochs that it was made for",
+                    "keep the number, or train anew",
+                )
+            )
+        self._done = content["done"] and not more
         self._scaler_state = content["scaler"]
         self.load_state_dict(
             {"epoch": content["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": content["epoch_length"]}
@@ -328,12 +359,3 @@ def _for_stage(shared: Sequence[Any], own: Sequence[Any], stage: str) -> list[An
             clone.run_name = f"{clone.run_name}_{stage}" if clone.run_name else stage
         copies.append(clone)
     return copies
-
-
-def _set_aside(path: Path) -> None:
-    """Keep the weights of an earlier training as ``model_previous.pt``."""
-    kept = path.with_name(f"{path.stem}_previous{path.suffix}")
-    os.replace(path, kept)
-    if info_path(path).is_file():
-        os.replace(info_path(path), info_path(kept))
-    logger.info("the weights of an earlier training are kept as %s.", kept.name)

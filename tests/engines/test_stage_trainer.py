@@ -16,8 +16,10 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.engines import StageTrainer
+from common.weights import save_weights
 
 TOY = Path(__file__).resolve().parents[1] / "two_stage"
 REPOSITORY = TOY.parents[1]
@@ -145,9 +147,11 @@ def test_one_stage_alone_keeps_the_other(bundle, data):
 def test_a_new_training_keeps_the_weights_of_the_one_before(bundle, data):
     old = train(bundle, data)
     train(bundle, data, seed=5)
+    train(bundle, data, seed=6)
     kept = torch.load(bundle / "models" / "model_previous.pt", weights_only=True)
-    assert same(old, kept)
-    assert (bundle / "models" / "model_previous.json").is_file()
+    assert same(old, kept)  # also after a third training, or one that was broken off
+    names = {"model", "model_previous", "model_previous_2"}
+    assert {path.stem for path in (bundle / "models").iterdir()} == names
 
 
 class Killed(BaseException):
@@ -245,6 +249,63 @@ def test_more_epochs_go_on_from_a_finished_run(bundle, data):
     train(bundle, data, "train_finder", epochs=2)
     train(bundle, data, "train_finder", epochs=4, resume=True)
     assert torch.load(bundle / "eval" / "resume_finder.pt", weights_only=True)["epoch"] == 4
+
+
+def test_other_epochs_under_a_falling_learning_rate_are_refused(bundle, data):
+    train(bundle, data, epochs=2)
+    with pytest.raises(RuntimeError) as caught:
+        train(bundle, data, epochs=4, resume=True)
+    assert "stage 'refiner' was planned for 2 epochs, not 4" in causes(caught.value)
+
+
+def test_weights_of_another_run_are_not_taken_for_the_best_of_this_one(bundle, data):
+    train(bundle, data)
+    train(bundle, data, seed=1, output_dir=str(bundle / "elsewhere"))
+    with pytest.raises(RuntimeError) as caught:
+        train(bundle, data, resume=True)
+    assert re.search("model.pt' was written by another training than '.*resume_finder.pt'", causes(caught.value))
+
+
+def test_a_folder_that_can_not_be_written_is_named_before_the_first_epoch(bundle, data):
+    (bundle / "taken").touch()
+    for override in (
+        {"output_dir": str(bundle / "taken" / "eval")},
+        {"model_path": str(bundle / "taken" / "model.pt")},
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            train(bundle, data, **override)
+        assert re.search("InputError: '.*taken.*' can not be written", causes(caught.value))
+        assert not (bundle / "models").exists()
+
+
+def test_scalars_stand_at_their_own_epochs(bundle, data):
+    train(bundle, data, val_interval=2)
+    events = EventAccumulator(str(bundle / "eval" / "tensorboard" / "refiner")).Reload()
+    steps = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert steps == {"train_loss": [1, 2, 3], "train_learning_rate": [1, 2, 3], "val_dice": [2, 3]}
+
+
+def test_the_best_of_a_stage_leaves_one_of_a_longer_name_alone(tmp_path):
+    composite = torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1), "ab": torch.nn.Linear(1, 1)})
+    save_weights(composite, tmp_path / "model.pt", {})
+    trainer = StageTrainer(
+        composite,
+        composite["a"],
+        stage="a",
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[],
+        optimizer=torch.optim.SGD(composite["a"].parameters(), lr=0.1),
+        loss_function=torch.nn.MSELoss(),
+        model_path=str(tmp_path / "model.pt"),
+        output_dir=str(tmp_path),
+    )
+    with torch.no_grad():
+        for parameter in composite.parameters():
+            parameter.fill_(5.0)
+    trainer._read_best_back()
+    assert all((value != 5.0).all() for value in composite["a"].state_dict().values())
+    assert all((value == 5.0).all() for value in composite["ab"].state_dict().values())
 
 
 def test_a_resume_file_cut_short_is_named(bundle, data):
