@@ -111,7 +111,7 @@ class Volseg:
         bundle = find_bundle(name)
         folder = Path(out or Path("demo") / bundle.name)
         print(
-            "A demonstration: a narrower network and small phantoms (small.json), few epochs (demo.json).\n"
+            "A demonstration: a narrower, padded network and small phantoms (small.json), few epochs and AdamW (demo.json).\n"
             "The bundle's default, without these overlays, is the paper's."
         )
         steps = (
