@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import read_json
+from .device import check_device
 from .launch import bundle_command, check_package, launch
 from .locate import config_file, describe, find_bundle, finds_itself, known_bundles
 
@@ -111,7 +112,8 @@ class Volseg:
         bundle = find_bundle(name)
         folder = Path(out or Path("demo") / bundle.name)
         print(
-            "A demonstration: a narrower, padded network and small phantoms (small.json), few epochs and AdamW (demo.json).\n"
+            "A demonstration: a narrower, padded network and small phantoms (small.json), "
+            "few epochs and AdamW (demo.json).\n"
             "The bundle's default, without these overlays, is the paper's."
         )
         steps = (
@@ -225,6 +227,8 @@ def _run(
     if not finds_itself(bundle):
         overrides = {"bundle_root": str(bundle), **overrides}
     _check_known(overrides, _ids(configs))
+    if "device" in overrides:
+        check_device(str(overrides["device"]))
     check_package()
     return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
 
