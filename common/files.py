@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 from .checks import InputError, problem
 
-__all__ = ["atomic_path", "bundle_root", "check_writable", "read_json", "sha256", "write_json"]
+__all__ = ["atomic_path", "bundle_root", "case_name", "check_writable", "read_json", "sha256", "write_json"]
+
+_ENDING = re.compile(r"(\.nii|\.nrrd|\.mha|\.mhd|\.dcm|\.h5|\.hdf5|\.npy|\.npz|\.zip|\.png|\.tiff?)?(\.gz)?$", re.I)
 
 
 def bundle_root(name: str) -> str:
@@ -53,6 +56,16 @@ def _is_bundle(folder: Path, name: str) -> bool:
         return metadata.is_file() and json.loads(metadata.read_text(encoding="utf-8")).get("name") == name
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def case_name(path: str | os.PathLike[str]) -> str:
+    """The name of a volume's file without the endings of its format; other dots belong to the name.
+
+    >>> case_name("imagesTr/case.01.nii.gz"), case_name("series.7")
+    ('case.01', 'series.7')
+    """
+    name = Path(path).name
+    return _ENDING.sub("", name) or name
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ import nibabel
 import numpy as np
 
 from ..checks import InputError, problem
-from ..files import read_json, write_json
+from ..files import case_name, read_json, write_json
 
-__all__ = ["atomic_folder", "case_name", "patient_of", "read_dataset", "write_dataset", "write_volume"]
+__all__ = ["atomic_folder", "patient_of", "read_dataset", "write_dataset", "write_volume"]
 
 _SESSION = re.compile(r"[_-](?:scan|visit|ses|session|time|tp|week|day|part|crop|tile)[_-]?[0-9]+$", re.IGNORECASE)
 _CHANNEL = re.compile(r"_0{3}[0-9]$")
@@ -102,19 +102,6 @@ def _check_entries(path: Path, folder: Path, key: str, entries: Any, fields: Seq
                         "move the file into the folder and list its relative path",
                     )
                 )
-
-
-def case_name(path: str | os.PathLike[str]) -> str:
-    """The file name without its endings.
-
-    >>> case_name("imagesTr/case.01.nii.gz")
-    'case.01'
-    """
-    name = Path(path).name
-    for ending in (".gz", ".nii", ".nrrd", ".mha", ".mhd", ".tif", ".tiff"):
-        if name.lower().endswith(ending):
-            name = name[: -len(ending)]
-    return name
 
 
 def patient_of(entry: dict[str, Any], content: dict[str, Any]) -> str:

@@ -10,19 +10,19 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import torch
-from monai.data import FolderLayout, MetaTensor
+from monai.data import FolderLayout, MetaTensor, NibabelWriter
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
 
 from ..checks import InputError, problem
-from ..files import atomic_path
+from ..files import atomic_path, case_name
 
 __all__ = ["AtomicSaveImaged", "CaseNames"]
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = re.compile(r"(\.nii|\.nrrd|\.mha|\.mhd|\.dcm|\.h5|\.hdf5|\.npy|\.npz|\.zip|\.png|\.tiff?)?(\.gz)?$", re.I)
 _ERRNO = re.compile(r"\[Errno (\d+)\] ([^:\n]+)")
 
 
@@ -45,7 +45,7 @@ class CaseNames:
         return self._names[key]
 
     def _unused(self, path: Path) -> str:
-        stem = _SUFFIXES.sub("", path.name) or path.name
+        stem = case_name(path)
         candidates = [
             stem,
             f"{path.parent.name}_{stem}",
@@ -54,12 +54,33 @@ class CaseNames:
         return next(name for name in candidates if name not in self._names.values())
 
 
+class _UnitWriter(NibabelWriter):
+    """``NibabelWriter`` that keeps the unit of the grid, which MONAI's leaves open: micrometres stay micrometres."""
+
+    _units: int | None = None
+
+    def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
+        """Take ``xyzt_units`` beside what MONAI takes."""
+        super().set_metadata(meta_dict, resample, **options)
+        units = (meta_dict or {}).get("xyzt_units")
+        self._units = None if units is None else int(units)
+
+    def write(self, filename: str | os.PathLike[str], verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write with the unit in the header."""
+        if self._units is not None and obj_kwargs.get("header") is None:
+            header = nibabel.Nifti1Header()
+            header.set_data_dtype(self.output_dtype)  # a header that is given decides on the type
+            header["xyzt_units"] = self._units
+            obj_kwargs["header"] = header
+        super().write(filename, verbose, **obj_kwargs)
+
+
 class AtomicSaveImaged(SaveImaged):
     """``SaveImaged`` that writes beside the target and renames: an aborted run leaves no half-written volume.
 
     Two inputs of one name in different folders are saved under different names within a run (see :class:`CaseNames`);
     the name is kept in the volume's metadata as ``case_name`` for reports. A file of an earlier run is replaced, as in
-    MONAI.
+    MONAI. A NIfTI file keeps the unit of its grid (``xyzt_units`` of the input).
 
     Args:
         args: as ``monai.transforms.SaveImaged``.
@@ -75,6 +96,7 @@ class AtomicSaveImaged(SaveImaged):
         if isinstance(self.saver.folder_layout, FolderLayout):
             # folders are made, and errors in making them told, where the file is written
             self.saver.folder_layout.makedirs = False
+        self.saver.writers = [_UnitWriter if one is NibabelWriter else one for one in self.saver.writers]
         self._sources: dict[str, tuple[str, Hashable]] = {}
         self._names = CaseNames()
 

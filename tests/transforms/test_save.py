@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.transforms import SaveImaged
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import LoadImaged, SaveImaged
 
 from common.checks import InputError
 from common.transforms.save import AtomicSaveImaged, CaseNames
@@ -155,3 +155,29 @@ def test_names_are_stable():
 def test_path_of_the_saved_file(tmp_path):
     done = saver(tmp_path, savepath_in_metadict=True)({"pred": volume("a/scan.nii")})
     assert done["pred"].meta["saved_to"] == str(tmp_path / "scan_seg.nii.gz")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("units, wanted", [(3, ("micron", "unknown")), (10, ("mm", "sec")), (None, ("unknown",) * 2)])
+def test_the_unit_of_the_grid_is_kept(tmp_path, ending, units, wanted):
+    pred = volume("in/scan.nii.gz", 2)
+    if units is not None:
+        pred.meta["xyzt_units"] = np.asarray(units, dtype=np.uint8)
+    saver(tmp_path, output_ext=ending)({"pred": pred})
+    done = nibabel.load(tmp_path / f"scan_seg{ending}")
+    assert done.header.get_xyzt_units() == wanted
+    assert done.get_data_dtype() == np.uint8 and read(tmp_path / f"scan_seg{ending}").max() == 2
+    assert np.array_equal(done.affine, AFFINE.numpy()) and (done.header["qform_code"], done.header["sform_code"]) == (
+        1,
+        1,
+    )
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_unit_of_a_file_that_was_read_is_that_of_the_file_written(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), dtype=np.float32), AFFINE.numpy())
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    batch = list_data_collate([LoadImaged(keys="pred", ensure_channel_first=True)({"pred": tmp_path / "scan.nii.gz"})])
+    saver(tmp_path / "out")(decollate_batch(batch)[0])
+    assert nibabel.load(tmp_path / "out" / "scan_seg.nii.gz").header.get_xyzt_units() == ("micron", "unknown")
