@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 
 import pytest
 import stock_bundle
@@ -210,9 +209,7 @@ def test_rules_that_build_come_after_all_others(bundle):
 
 def test_quick_reads_json_only(bundle):
     plant(bundle, "train.json", {"loss/_target_": "DiceLos"})
-    began = time.perf_counter()
     assert lint(bundle, quick=True) == []
-    assert time.perf_counter() - began < 3
     assert [finding.rule for finding in lint(bundle)][0] == "targets"
 
 
