@@ -26,6 +26,7 @@ def training_cases(
     fold: int | str = 0,
     folds: int | str | None = None,
     seed: int | str = 0,
+    check_files: bool = True,
 ) -> list[dict[str, str]]:
     """The image and label files of a Decathlon folder's training list, or of one side of a fold.
 
@@ -40,6 +41,8 @@ def training_cases(
         folds: number of folds; None gives every case to both parts (semi-automatic use, where parts of one volume
             are held out instead).
         seed: of the shuffle.
+        check_files: whether an absent or truncated file is an error here; an evaluation reports it as that case's
+            failure and scores the others.
 
     Returns:
         one dictionary ``{"image": path, "label": path}`` for each case, in the order of the list.
@@ -64,7 +67,7 @@ def training_cases(
     kept = _fold_members([patient_of(entry, content) for entry in entries], part, fold, folds, seed, dataset_dir)
     items = load_decathlon_datalist(path, data_list_key="training", base_dir=folder)
     cases = [{"image": items[index]["image"], "label": items[index]["label"]} for index in kept]
-    for case in cases:
+    for case in cases if check_files else ():
         for key, file in case.items():
             if fault := file_fault(file):
                 raise InputError(f"{fault} It is a training {key} of '{path}'.")

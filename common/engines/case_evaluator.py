@@ -30,7 +30,8 @@ class CaseEvaluator(SupervisedEvaluator):
 
     What goes wrong between network and saving is caught here; what goes wrong in loading is noted by
     :class:`~common.data.loader.CaseLoader` (any other loader ends the run, as in MONAI). A failed case fires no
-    ``ITERATION_COMPLETED``, so metrics and other handlers see whole cases only. KeyboardInterrupt ends the run at once.
+    ``ITERATION_COMPLETED``, and a run without a good case no ``EPOCH_COMPLETED``, so metrics and other handlers see
+    whole cases only. KeyboardInterrupt ends the run at once.
 
     Args:
         args: as ``monai.engines.SupervisedEvaluator``.
@@ -95,14 +96,18 @@ class CaseEvaluator(SupervisedEvaluator):
             self._failed.append({"case": case, "error": text})
             logger.error("%s failed: %s", case, text)
             logger.debug("where %s failed", case, exc_info=True)
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-            engine.state.batch = []
-            return []
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        engine.state.batch = []
+        if out_of_memory:
+            # out here, where no traceback holds the tensors any more
+            torch.cuda.empty_cache()
+        return []
 
     def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
         if event_name == Events.ITERATION_COMPLETED and self._broken:
             return
+        if event_name == Events.EPOCH_COMPLETED and self.state.iteration == len(self._failed):
+            return  # metrics of no case are errors of their own
         super()._fire_event(event_name, *event_args, **event_kwargs)
 
 

@@ -20,7 +20,7 @@ from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
-from .cases import class_indices, image_source, millimetres_per_unit, without_paths
+from .cases import class_indices, image_source, millimetres_per_unit, without_paths, write_failures
 
 __all__ = ["CaseReport"]
 
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 class CaseReport:
     """Writes ``metrics.csv`` (a row a case and class), ``metrics.json`` (means and intervals too) and a picture a case.
 
+    Under :class:`~common.engines.case_evaluator.CaseEvaluator` cases that failed are told in ``failures.json`` and
+    named in ``metrics.json``; scores are those of the others.
+
     Needs :class:`~common.transforms.one_hot.LabelledOneHotd` as the evaluator's postprocessing. MONAI's
     ``MetricsSaver`` writes what single metrics keep; it knows neither the spacing of each case nor intervals, nor is
     its writing atomic.
@@ -37,7 +40,7 @@ class CaseReport:
     Args:
         output_dir: folder of the results.
         class_names: one name a class, in channel order; no surface is measured for "background".
-        nsd_tolerance: tolerance of NSD in mm.
+        nsd_tolerance: tolerance of NSD in mm; about two voxels is usual, 1 mm would pass anything under a microscope.
         picture: whether to draw pictures (needs matplotlib).
     """
 
@@ -85,9 +88,10 @@ class CaseReport:
                 self.nsd_tolerance,
                 background_classes(self.class_names),
             )
-            self.table.add(case, scores, dense=bool(torch.as_tensor(label).any(dim=0).all()))
             if self.picture:
                 self._draw(item, case, affine, warning)
+            # last: a case whose picture fails is a failed one, and must not be in the table as well
+            self.table.add(case, scores, dense=bool(torch.as_tensor(label).any(dim=0).all()))
 
     def _draw(self, item: dict[str, Any], case: str, affine: torch.Tensor, warning: str | None) -> None:
         if not has_matplotlib:
@@ -110,6 +114,8 @@ class CaseReport:
         )
 
     def _complete(self, engine: Engine) -> None:
+        failures = list(getattr(engine, "failures", ()))
+        write_failures(self.output_dir, failures)
         if not self.table.rows:
             logger.warning("no case was scored: nothing is written to %s", self.output_dir)
             return
@@ -118,5 +124,6 @@ class CaseReport:
             self.output_dir / "metrics.json",
             weights=without_paths(getattr(engine.state, "weights", None)),
             warning=self._warning,
+            failed=[failure["case"] for failure in failures],
         )
         logger.info("scores, with 95 %% intervals of the mean:\n%s\nwritten to %s", self.table, self.output_dir)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.utils import CommonKeys, ImageMetaKey
 
-__all__ = ["class_indices", "image_source", "millimetres_per_unit", "without_paths"]
+from ..files import write_json
+
+__all__ = ["class_indices", "image_source", "millimetres_per_unit", "without_paths", "write_failures"]
 
 # NIfTI's xyzt_units, its lowest three bits
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -63,3 +66,20 @@ def without_paths(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [without_paths(value) for value in content]
     return os.path.basename(content) if isinstance(content, str) and os.path.isabs(content) else content
+
+
+def write_failures(folder: Path, failures: Sequence[Mapping[str, str]]) -> None:
+    """Write ``failures.json``; without failures, remove that of an earlier run, since what failed then is done now.
+
+    Args:
+        folder: where results go.
+        failures: of :class:`~common.engines.case_evaluator.CaseEvaluator`.
+
+    Raises:
+        InputError: when it can not be written.
+    """
+    listed = folder / "failures.json"
+    if failures:
+        write_json(listed, list(failures))
+    else:
+        listed.unlink(missing_ok=True)

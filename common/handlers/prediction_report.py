@@ -24,7 +24,7 @@ from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
 from ..weights import versions
-from .cases import class_indices, image_source, millimetres_per_unit, without_paths
+from .cases import class_indices, image_source, millimetres_per_unit, without_paths, write_failures
 
 __all__ = ["PredictionReport"]
 
@@ -196,12 +196,7 @@ class PredictionReport:
                     "failures": failures,
                 },
             )
-        listed = self.output_dir / "failures.json"
-        if failures:
-            write_json(listed, failures)
-        elif listed.is_file():
-            # of an earlier run; what failed then has been predicted now
-            listed.unlink()
+        write_failures(self.output_dir, failures)
 
 
 def _total(engine: Engine) -> int | None:

@@ -154,7 +154,7 @@ class ScoreTable:
         lines = [["class", "cases", *shown]]
         for name, groups in summary.items():
             number = str(max((groups[metric]["n"] for metric in METRICS), default=0))
-            lines.append([name, number, *(_cell(groups[metric]) for metric in shown)])
+            lines.append([name, number, *(_cell(metric, groups[metric]) for metric in shown)])
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         text = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -171,8 +171,9 @@ def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _cell(group: dict[str, Any]) -> str:
+def _cell(metric: str, group: dict[str, Any]) -> str:
     if not group["n"]:
         return "-"
-    interval = "" if group["ci95"] is None else " [{:.3f}, {:.3f}]".format(*group["ci95"])
-    return f"{group['mean']:.3f}{interval}"
+    form = "{:.3g}" if metric.endswith("_mm") else "{:.3f}"  # under a microscope distances are thousandths of a mm
+    interval = "" if group["ci95"] is None else f" [{form}, {form}]".format(*group["ci95"])
+    return form.format(group["mean"]) + interval

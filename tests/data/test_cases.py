@@ -85,6 +85,7 @@ def test_absent_and_truncated_files_are_named_with_the_list(tmp_path, part):
     with pytest.raises(InputError, match=f"{part}/b.nii.gz' does not exist.*dataset.json'"):
         training_cases(folder)
     assert len(inference_cases(folder)) == 2
+    assert len(training_cases(folder, check_files=False)) == 2
 
 
 def test_inference_takes_the_test_list_or_the_training_images(folder, tmp_path):

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import weakref
 
 import nibabel
 import numpy as np
@@ -173,3 +174,30 @@ def test_metrics_see_whole_cases_only(tmp_path, cases):
         engine.run()
     assert engine.state.metrics["iou"] == 1.0
     assert engine.state.metric_details["iou"].shape == (2, 1)
+
+
+def test_metrics_of_no_case_do_not_hide_what_failed(tmp_path, cases):
+    items = [{**item, "label": item["image"]} for item in cases("seven1", "torn1")]
+    dataset = Dataset(items, Compose([LoadImaged(keys=["image", "label"], ensure_channel_first=True)]))
+    engine = CaseEvaluator(
+        device="cpu",
+        val_data_loader=CaseLoader(dataset),
+        network=Picky(),
+        key_val_metric={"iou": MeanIoUHandler(output_transform=from_engine(["pred", "label"]))},
+    )
+    with pytest.raises(CasesFailed, match="2 of 2"):
+        engine.run()
+
+
+def test_memory_is_given_back_when_nothing_holds_the_tensors(tmp_path, cases, monkeypatch):
+    class Greedy(torch.nn.Module):
+        def forward(self, image):
+            feature_map = torch.zeros(3)
+            held.append(weakref.ref(feature_map))
+            raise torch.OutOfMemoryError("too much")
+
+    held, free = [], []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append([ref() is None for ref in held]))
+    with pytest.raises(CasesFailed, match="too much"):
+        build(cases("good1"), tmp_path / "out", network=Greedy()).run()
+    assert free == [[True]]

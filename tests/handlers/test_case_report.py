@@ -3,8 +3,11 @@
 import csv
 import json
 
+import nibabel
+import numpy as np
 import pytest
 
+from common.engines.case_evaluator import CaseEvaluator, CasesFailed
 from common.handlers.case_report import CaseReport
 from common.metrics.scores import NOT_DENSE
 
@@ -98,3 +101,54 @@ def test_scores_on_cuda_are_those_on_the_processor(tmp_path, cube_case, evaluato
         for metric in ("dice", "iou", "nsd", "hd95_mm", "assd_mm"):
             if wanted[metric]:
                 assert float(found[metric]) == pytest.approx(float(wanted[metric]), rel=1e-5), (name, metric)
+
+
+def in_micrometres(case):
+    for path in case.values():
+        file = nibabel.load(path)
+        file.header.set_xyzt_units("micron")
+        nibabel.save(nibabel.Nifti1Image(np.asarray(file.dataobj), file.affine, file.header), path)
+    return case
+
+
+def test_a_tolerance_of_the_size_of_voxels_tells_surfaces_under_a_microscope_apart(
+    tmp_path, cube_case, evaluator, caplog
+):
+    caplog.set_level("INFO")
+    case = in_micrometres(cube_case("a"))  # cubes 3 micrometres apart, in all directions of their planes less
+    found = {}
+    for tolerance in (0.001, 0.004, 1.0):
+        out = tmp_path / str(tolerance)
+        evaluator([case], [CaseReport(out, NAMES, nsd_tolerance=tolerance, picture=False)]).run()
+        found[tolerance] = float(rows(out)["a", "cube"]["nsd"])
+        assert json.loads((out / "metrics.json").read_text())["nsd_tolerance_mm"] == tolerance
+    assert found[0.001] < 0.9 and found[0.004] == found[1.0] == pytest.approx(1.0)
+    assert float(rows(out)["a", "cube"]["hd95_mm"]) == pytest.approx(0.003)
+    assert "0.003 " in caplog.text
+
+
+class Failing(CaseEvaluator):
+    """One case failed before this run's own."""
+
+    @property
+    def failures(self):
+        return [{"case": "bad.nii.gz", "error": "no good"}, *super().failures]
+
+
+def test_failed_cases_are_listed_beside_the_scores(tmp_path, cube_case, evaluator):
+    out = tmp_path / "out"
+    with pytest.raises(CasesFailed, match="bad.nii.gz: no good"):
+        evaluator([cube_case("a")], [CaseReport(out, NAMES, picture=False)], kind=Failing).run()
+    assert json.loads((out / "failures.json").read_text()) == [{"case": "bad.nii.gz", "error": "no good"}]
+    assert json.loads((out / "metrics.json").read_text())["failed"] == ["bad.nii.gz"]
+    assert ("a", "cube") in rows(out)
+    evaluator([cube_case("a")], [CaseReport(out, NAMES, picture=False)], kind=CaseEvaluator).run()
+    assert not (out / "failures.json").exists()
+
+
+def test_a_case_whose_picture_fails_has_no_scores(tmp_path, cube_case, evaluator):
+    out = tmp_path / "out"
+    (out / "a_evaluation.png").mkdir(parents=True)
+    with pytest.raises(CasesFailed, match=r"1 of 2 cases failed \(a\.nii\.gz"):
+        evaluator([cube_case("a"), cube_case("b")], [CaseReport(out, NAMES)], kind=CaseEvaluator).run()
+    assert {case for case, _ in rows(out)} == {"b"}

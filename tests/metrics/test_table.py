@@ -86,3 +86,9 @@ def test_plain_text_shows_what_was_scored(table):
 def test_a_row_for_every_class():
     with pytest.raises(ValueError, match="zip"):
         ScoreTable(["one", "two"]).add("a", [row(0.1)])
+
+
+def test_small_distances_are_shown():
+    made = ScoreTable(["wall"])
+    made.add("a", [{**row(0.8), "hd95_mm": 0.00352, "assd_mm": 0.00123}])
+    assert "0.800" in str(made) and "0.00352" in str(made) and "0.00123" in str(made)
