@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import ImageMetaKey, convert_to_tensor
+from monai.utils import convert_to_tensor
 
 from ..checks import InputError, problem
+from .source import source_of
 
 __all__ = ["CheckVolume", "CheckVolumeD", "CheckVolumeDict", "CheckVolumed"]
 
@@ -51,11 +51,11 @@ class CheckVolume(Transform):
         Raises:
             InputError: naming the file, the rule and the remedy.
         """
-        name = _source(img, name)
+        name = source_of(img, f"'{name}'")
         _check_grid(img, name, self.channels, "image")
         _check_values(convert_to_tensor(img, track_meta=False), name)
         if label is not None:
-            label_name = _source(label, label_name)
+            label_name = source_of(label, f"'{label_name}'")
             _check_grid(label, label_name, 1, "label")
             _check_same_grid(img, label, name, label_name)
             self._check_labels(convert_to_tensor(label, track_meta=False), label_name)
@@ -67,7 +67,7 @@ class CheckVolume(Transform):
             odd = label[whole.to(label.dtype) != label].unique()[:5].tolist()
             raise InputError(
                 problem(
-                    f"label '{name}' holds {odd}, among others" if len(odd) > 1 else f"label '{name}' holds {odd[0]}",
+                    f"label {name} holds {odd}, among others" if len(odd) > 1 else f"label {name} holds {odd[0]}",
                     "labels must be whole numbers",
                     "save it without interpolation or scaling",
                 )
@@ -82,7 +82,7 @@ class CheckVolume(Transform):
         if not declared:
             raise InputError(
                 problem(
-                    f"label '{name}' is {self.ignore_index} everywhere",
+                    f"label {name} is {self.ignore_index} everywhere",
                     f"{self.ignore_index} means unlabelled, and something must be labelled",
                     "annotate a slice of it or take it out of the list",
                 )
@@ -97,7 +97,7 @@ class CheckVolume(Transform):
         remedy = "renumber the labels, or set num_classes to their number"
         if self.ignore_index is None and self.num_classes is not None and found[-1] == self.num_classes:
             remedy += f", or ignore_index to {found[-1]} if it means unlabelled"
-        raise InputError(problem(f"label '{name}' holds {shown}", f"labels must be {classes}{unlabelled}", remedy))
+        raise InputError(problem(f"label {name} holds {shown}", f"labels must be {classes}{unlabelled}", remedy))
 
 
 class CheckVolumed(MapTransform):
@@ -136,26 +136,18 @@ class CheckVolumed(MapTransform):
 CheckVolumeD = CheckVolumeDict = CheckVolumed
 
 
-def _source(volume: Any, fallback: str) -> str:
-    """Base name of the file that a volume came from."""
-    meta = volume.meta if isinstance(volume, MetaTensor) else {}
-    file = meta.get(ImageMetaKey.FILENAME_OR_OBJ)
-    file = file[0] if isinstance(file, (list, tuple)) and file else file
-    return Path(str(file)).name if file else fallback
-
-
 def _check_grid(volume: Any, name: str, channels: int, what: str) -> None:
     shape = tuple(volume.shape)
     if len(shape) != 4:
         raise InputError(
             problem(
-                f"{what} '{name}' has shape {shape} after loading",
+                f"{what} {name} has shape {shape} after loading",
                 "it must be one channel axis and three axes in space",
                 "split time series and convert flat images to volumes first",
             )
         )
     if 0 in shape:
-        raise InputError(problem(f"{what} '{name}' has shape {shape}", "no axis may be empty", "make the file anew"))
+        raise InputError(problem(f"{what} {name} has shape {shape}", "no axis may be empty", "make the file anew"))
     if shape[0] != channels:
         remedy = (
             "save the label as one channel of whole numbers"
@@ -163,7 +155,7 @@ def _check_grid(volume: Any, name: str, channels: int, what: str) -> None:
             else "give the images with these channels, or set in_channels"
         )
         raise InputError(
-            problem(f"{what} '{name}' has {shape[0]} channels (shape {shape})", f"it must have {channels}", remedy)
+            problem(f"{what} {name} has {shape[0]} channels (shape {shape})", f"it must have {channels}", remedy)
         )
 
 
@@ -174,7 +166,7 @@ def _check_values(image: torch.Tensor, name: str) -> None:
         number = int((~torch.isfinite(image)).sum())
         raise InputError(
             problem(
-                f"image '{name}' holds {number} values that are NaN or infinite",
+                f"image {name} holds {number} values that are NaN or infinite",
                 "every value must be finite",
                 "replace them, or make the file anew",
             )
@@ -184,7 +176,7 @@ def _check_values(image: torch.Tensor, name: str) -> None:
         which = f" in channel {', '.join(map(str, flat))}" if len(lows) > 1 else ""
         raise InputError(
             problem(
-                f"image '{name}' is {float(lows[flat[0]]):g} everywhere{which}",
+                f"image {name} is {float(lows[flat[0]]):g} everywhere{which}",
                 "a constant channel shows nothing",
                 "check how the file was made",
             )
@@ -196,7 +188,7 @@ def _check_same_grid(image: Any, label: Any, name: str, label_name: str) -> None
     if sizes[0] != sizes[1]:
         raise InputError(
             problem(
-                f"image '{name}' has shape {sizes[0]} and its label '{label_name}' {sizes[1]}",
+                f"image {name} has shape {sizes[0]} and its label {label_name} {sizes[1]}",
                 "both must lie on one grid",
                 "resample the label to the image, or correct the list",
             )
@@ -213,7 +205,7 @@ def _check_same_grid(image: Any, label: Any, name: str, label_name: str) -> None
     if not apart <= _CORNER_TOLERANCE * edge:
         raise InputError(
             problem(
-                f"image '{name}' and its label '{label_name}' are placed {float(apart):.4g} apart (at a corner)",
+                f"image {name} and its label {label_name} are placed {float(apart):.4g} apart (at a corner)",
                 f"their affines must agree to {_CORNER_TOLERANCE:g} of a voxel edge ({float(edge):.4g})",
                 "resample the label to the image, or copy the image's affine to it if only the header is wrong",
             )
