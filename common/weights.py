@@ -57,7 +57,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike[str], info: M
     Args:
         network: the composite of the method (or a network of its own).
         path: ``models/model.pt``.
-        info: what to remember: data set and its licence, fold, recipe, ``phantom``. Versions, date and hash are added.
+        info: what to remember: data set and its licence, split, recipe, ``phantom``. Versions, date and hash are added.
     """
     path = Path(path)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..checks import InputError, problem
 
-__all__ = ["parse_integer", "parse_optional_integer", "parse_triple"]
+__all__ = ["parse_integer", "parse_integers", "parse_optional_integer", "parse_triple"]
+
+_NONE = ("", "none", "null")
 
 
 def parse_integer(value: Any, name: str) -> int:
@@ -32,9 +34,25 @@ def parse_integer(value: Any, name: str) -> int:
 
 def parse_optional_integer(value: Any, name: str) -> int | None:
     """As `parse_integer`, with None, ``"None"``, ``"null"`` and the empty text standing for None."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none", "null")):
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
         return None
     return parse_integer(value, name)
+
+
+def parse_integers(value: Any, name: str) -> int | tuple[int, ...] | None:
+    """One whole number, several of them, or None: a setting of which the text does not say what it is.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> parse_integers("[7, 5, 21]", "slices"), parse_integers("2", "fold"), parse_integers("null", "folds")
+    ((7, 5, 21), 2, None)
+    """
+    parts = _parts(value)
+    several = not isinstance(parts, str) and isinstance(parts, Sequence)
+    if several and not (isinstance(value, str) and len(parts) < 2):
+        return tuple(parse_integer(part, name) for part in parts)
+    return parse_optional_integer(value, name)
 
 
 def parse_triple(value: Any, name: str) -> tuple[int, int, int]:
@@ -46,7 +64,7 @@ def parse_triple(value: Any, name: str) -> tuple[int, int, int]:
     >>> parse_triple("(96, 88, 56)", "size")
     (96, 88, 56)
     """
-    parts = re.findall(r"[^\s,x\[\]()]+", value) if isinstance(value, str) else value
+    parts = _parts(value)
     if not isinstance(parts, Sequence) or len(parts) != 3:
         raise InputError(
             problem(
@@ -61,3 +79,8 @@ def parse_triple(value: Any, name: str) -> tuple[int, int, int]:
             problem(f"{name} is {value!r}", "each number must be at least 1", f"pass for example --{name} [96,88,56]")
         )
     return triple  # type: ignore[return-value]
+
+
+def _parts(value: Any) -> Any:
+    """The numbers of a list that came as text, still as text; anything else as it is."""
+    return re.findall(r"[^\s,x\[\]()]+", value) if isinstance(value, str) else value

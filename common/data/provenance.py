@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import parse_integer, parse_optional_integer
+from .arguments import parse_integers
 from .decathlon import read_dataset
 
 __all__ = ["provenance"]
@@ -17,8 +17,7 @@ __all__ = ["provenance"]
 
 def provenance(
     dataset_dir: str | os.PathLike[str],
-    fold: int | str | None = None,
-    folds: int | str | None = None,
+    split: Mapping[str, Any] | None = None,
     cases: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What to remember of a data set beside weights trained on it.
@@ -28,22 +27,23 @@ def provenance(
 
     Args:
         dataset_dir: folder with ``dataset.json``.
-        fold: the fold held out; dropped where `folds` is None, since nothing was held out then.
-        folds: number of folds, or None.
+        split: every setting that decides what is trained on and what is held out, by its name in the config: whole
+            numbers, lists of them, or None, as text too. Where ``NAMEfolds`` is None nothing is dealt to folds, and
+            ``NAMEfold`` is dropped; ``seed`` is that of the volumes' folds, and dropped with ``fold``.
         cases: what is trained on, one ``{"image": path, "label": path}`` a case. Callers such as MONAI Label override
             the list and leave `dataset_dir` as it is: where a case lies outside it, nothing that it says is repeated.
 
     Returns:
-        a dictionary with name, licence, reference, phantom, cases, fold, folds, fingerprint.
+        a dictionary with name, licence, reference, phantom, cases, split, fingerprint.
 
     Raises:
-        InputError: for a folder that is no data set.
+        InputError: for a folder that is no data set, or a split of other things than numbers.
     """
     folder, content = read_dataset(dataset_dir)
     entries = content.get("training", [])
     if cases is not None and not all(_within(folder, case) for case in cases):
-        content, folds, entries = {}, None, cases
-    count = parse_optional_integer(folds, "folds")
+        # such a list was not dealt to folds here
+        content, entries, split = {}, cases, {**(split or {}), "folds": None}
     sizes = []
     for entry in entries:
         for name in (entry["image"], entry["label"]):
@@ -56,10 +56,19 @@ def provenance(
         "reference": str(content.get("reference") or "not stated"),
         "phantom": content.get("phantom") is True,
         "cases": len(entries),
-        "fold": None if count is None or fold is None else parse_integer(fold, "fold"),
-        "folds": count,
+        "split": _split(split or {}),
         "fingerprint": hashlib.sha256(json.dumps(sorted(sizes, key=str)).encode()).hexdigest(),
     }
+
+
+def _split(split: Mapping[str, Any]) -> dict[str, int | list[int] | None]:
+    """The split with every setting in one form, and without those that decide nothing."""
+    plain = {name: parse_integers(value, name) for name, value in split.items()}
+    for name in [name for name, value in plain.items() if name.endswith("folds") and value is None]:
+        plain.pop(name[:-1], None)
+        if name == "folds":
+            plain.pop("seed", None)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def _within(folder: Path, case: Mapping[str, Any]) -> bool:

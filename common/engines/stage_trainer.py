@@ -64,7 +64,7 @@ class StageTrainer(SupervisedTrainer):
         output_dir: folder for resume files, TensorBoard and curves.
         resume: go on from the resume file in `output_dir`, if there is one.
         seed: epoch n draws from ``seed + n`` (plus the rank).
-        provenance: what the sidecar shall say of the data: name, licence, fold, ``phantom``.
+        provenance: what the sidecar shall say of the data: name, licence, split, ``phantom``.
         recipe: what the sidecar shall say of the config: ``"paper"``, or the name of an overlay.
         shared_handlers: handlers of the last stage, to which callers may have added (MLflow, checkpoint loaders); those
             of a type that `train_handlers` lacks are attached here too, renamed after the stage. Validators and

@@ -1,16 +1,19 @@
-"""Weights for an evaluator, and a warning where they were trained on phantoms and the data are real."""
+"""Weights for an evaluator; refused where they saw what is scored, called out where they were trained on phantoms."""
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 
-from ..checks import InputError
+from ..checks import InputError, problem
 from ..files import read_json
 from ..weights import load_weights
 from .cases import image_source
@@ -35,11 +38,17 @@ class WeightsLoader:
     Args:
         network: the network to fill.
         path: the weights.
+        evaluated: what is scored, as :func:`common.data.provenance.provenance` tells it: weights that were trained on
+            the same data set under another split would be scored on what they have seen, and are refused. Another
+            data set may be split in any way. None, as in prediction, compares nothing.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, network: torch.nn.Module, path: str | os.PathLike[str], evaluated: Mapping[str, Any] | None = None
+    ) -> None:
         self.network = network
         self.path = path
+        self.evaluated = evaluated
         self._warned = False
 
     def attach(self, engine: Engine) -> None:
@@ -54,8 +63,11 @@ class WeightsLoader:
         """
         Raises:
             WeightsError: when there are no weights, or they are of another network.
+            InputError: when they were trained on the data that are scored, under another split.
         """
         engine.state.weights = load_weights(self.network, self.path)
+        if self.evaluated is not None:
+            _check_split(engine.state.weights, self.evaluated, Path(self.path).name)
         engine.state.warning = None
         self._warned = False
 
@@ -67,6 +79,32 @@ class WeightsLoader:
         if engine.state.warning and not self._warned:
             logger.warning("%s\nWARNING: %s\n%s", "!" * 80, engine.state.warning, "!" * 80)
             self._warned = True
+
+
+def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name: str) -> None:
+    """Refuse to score weights on parts of their own data set that they may have been trained on."""
+    if trained.get("fingerprint") != evaluated["fingerprint"]:
+        return
+    if "split" not in trained:
+        logger.warning("%s does not say how its data were split: scores may be of what it was trained on.", name)
+        return
+    then, now = trained["split"], evaluated["split"]
+    # what the training's split lacks decided nothing in it
+    differing = [setting for setting in then if then[setting] != now.get(setting)]
+    if differing:
+        came = ", ".join(f"{setting} {_text(then[setting])} (now {_text(now.get(setting))})" for setting in differing)
+        raise InputError(
+            problem(
+                f"'{name}' was trained on this data set with {came}",
+                "under another split it would be scored on what it was trained on",
+                f"pass {' '.join(f'--{setting} {_text(then[setting])}' for setting in differing)}, or train anew",
+            )
+        )
+
+
+def _text(value: int | list[int] | None) -> str:
+    """A setting as a command line takes it."""
+    return json.dumps(value, separators=(",", ":")) if value is not None else "None"
 
 
 def is_phantom_file(path: str | os.PathLike[str]) -> bool:

@@ -14,13 +14,17 @@ from monai.transforms.transform import Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..checks import InputError, problem
-from ..data.arguments import parse_integer, parse_optional_integer
+from ..data.arguments import parse_integer, parse_integers, parse_optional_integer
 from ..geometry.labels import labelled_slices
 from .source import source_of
 
 __all__ = ["AnnotatedSlices", "AnnotatedSlicesd", "labelled_share", "spread_slices", "split_slices"]
 
 _PARTS = ("train", "held_out", "all")
+
+# In a dense label, and in a block or slab of one, at least 6/7 of the voxels on held-out planes are crossed by planes
+# of training, or the most of the held-out planes' neighbours are planes of training. Single slices stay far below.
+_CROSSED, _BESIDE = 0.75, 0.5
 
 
 def labelled_share(label: torch.Tensor, ignore_index: int = 3) -> float:
@@ -81,8 +85,8 @@ class AnnotatedSlices(Transform):
     xy), that is across the array axes 0, 1 and 2; three-fold cross-validation over the slices, scored on held-out
     slices only.
 
-    A set A of annotated planes is taken: `slices` evenly spread planes per axis (to thin out a dense label), or, with
-    `slices` None, the planes that were annotated, as :func:`labelled_slices` finds them. Then
+    A set A of planes is taken: those that were annotated, as :func:`labelled_slices` finds them (in a dense label all),
+    or, with `slices`, so many of them per axis, evenly chosen. Then
 
     ============  ==========================================  ====================================================
     \\             part "train" shows                          part "held_out" shows
@@ -92,22 +96,25 @@ class AnnotatedSlices(Transform):
     None, None    the label as it is                          the label as it is (other volumes are held out then)
     ============  ==========================================  ====================================================
 
-    and part "all" shows A (with `slices`) or the label as it is.
+    and part "all" shows A (with `slices`) or the label as it is. Where whole volumes are held out, which `volume_folds`
+    says, "held_out" shows the label as it is: nothing of these volumes was trained on.
 
     Args:
         part: "train", "held_out" or "all".
-        slices: planes per axis, 0 allowed, such as (7, 5, 21); None finds the annotated planes.
+        slices: planes per axis, 0 allowed, such as (7, 5, 21); None takes every annotated plane. Text such as
+            "[7, 5, 21]" or "null" from a command line is understood too.
         fold: which group of planes is held out, from 0.
-        folds: number of groups, at least 2, or None. The word "None" from a command line is understood too.
+        folds: number of groups, at least 2, or None; words as for `slices`.
         ignore_index: label of unlabelled voxels; what is hidden becomes this.
         seed: decides which plane goes to which group (see :func:`split_slices`); the same in training and validation.
+        volume_folds: number of folds that the volumes were dealt to, or None where each volume is in both parts.
 
     Returns:
         the label, shape (1, D, H, W) and type as given.
 
     Raises:
-        InputError: for arguments out of range, more slices than planes, fewer annotated planes than folds, folds of a
-            dense label without `slices`, or a part in which nothing is labelled.
+        InputError: for arguments out of range, more slices than annotated planes, fewer annotated planes than folds,
+            folds of planes that lie side by side or fill a block, or a part in which nothing is labelled.
     """
 
     def __init__(
@@ -118,16 +125,20 @@ class AnnotatedSlices(Transform):
         folds: int | None = None,
         ignore_index: int = 3,
         seed: int = 0,
+        volume_folds: int | None = None,
     ) -> None:
         self.part, self.ignore_index, self.seed = part, int(ignore_index), int(seed)
-        self.slices = None if slices in (None, "None") else tuple(parse_integer(n, "slices") for n in slices)
+        self.slices = parse_integers(slices, "slices")
         self.folds = parse_optional_integer(folds, "folds")
         self.fold = parse_integer(fold, "fold")
+        self.other_volumes = parse_optional_integer(volume_folds, "volume_folds") is not None
         if part not in _PARTS:
             raise InputError(
                 problem(f"part {part!r} was given", f"it must be one of {', '.join(_PARTS)}", "take one of these")
             )
-        if self.slices is not None and (len(self.slices) != 3 or min(self.slices) < 0 or not any(self.slices)):
+        if self.slices is not None and not (
+            isinstance(self.slices, tuple) and len(self.slices) == 3 and min(self.slices) >= 0 and any(self.slices)
+        ):
             raise InputError(
                 problem(
                     f"slices {self.slices} was given",
@@ -181,38 +192,43 @@ class AnnotatedSlices(Transform):
         everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=values.device)
         if self.slices is None and (self.folds is None or self.part == "all"):
             return everything
+        if self.part == "held_out" and self.other_volumes:
+            return everything
         planes = self._planes(values, source)
         if self.folds is None or self.part == "all":
             kept = _on(planes, values)
             return ~kept if self.part == "held_out" else kept
         groups = split_slices(planes, self.folds, self.seed)
+        if _crossed_share(groups, values, self.ignore_index) > _CROSSED or _beside_share(groups) > _BESIDE:
+            raise InputError(
+                problem(
+                    f"the annotated slices of {source} lie side by side, as in a dense label, and folds {self.folds} "
+                    "was given",
+                    "a held-out slice must stand apart from the slices that are trained on",
+                    "give slices, such as (7, 5, 21), to keep only so many, or folds None to use all of the label",
+                )
+            )
         seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold], strict=True)]
         kept = _on(seen, values)
         return kept if self.part == "train" else _on(groups[self.fold], values) & ~kept
 
     def _planes(self, values: torch.Tensor, source: str) -> list[list[int]]:
-        """The annotated planes per axis."""
-        shape = tuple(values.shape[1:])
-        if self.slices is None:
-            planes = [labelled_slices(values, self.ignore_index, axis) for axis in range(3)]
-            if all(len(of_axis) == size for of_axis, size in zip(planes, shape, strict=True)):
+        """The planes of A per axis."""
+        planes = [labelled_slices(values, self.ignore_index, axis) for axis in range(3)]
+        if self.slices is not None:
+            counts = tuple(len(of_axis) for of_axis in planes)
+            if any(wanted > count for wanted, count in zip(self.slices, counts, strict=True)):
                 raise InputError(
                     problem(
-                        f"all slices of {source} are annotated and folds {self.folds} was given",
-                        "a dense label has no single slices that could be held out from their neighbours",
-                        "give slices, such as (7, 5, 21), to keep only so many, or folds None to use all of the label",
+                        f"slices {self.slices} was given and {source} has {counts} annotated slices per axis",
+                        "there can not be more slices than were annotated",
+                        "give smaller numbers",
                     )
                 )
-        elif any(count > size for count, size in zip(self.slices, shape, strict=True)):
-            raise InputError(
-                problem(
-                    f"slices {self.slices} was given and {source} has {shape} planes per axis",
-                    "there can not be more slices than planes",
-                    "give smaller numbers",
-                )
-            )
-        else:
-            planes = [spread_slices(count, size) for count, size in zip(self.slices, shape, strict=True)]
+            planes = [
+                [of_axis[index] for index in spread_slices(wanted, len(of_axis))]
+                for wanted, of_axis in zip(self.slices, planes, strict=True)
+            ]
         total = sum(len(of_axis) for of_axis in planes)
         if self.folds is not None and total < self.folds:
             raise InputError(
@@ -223,6 +239,29 @@ class AnnotatedSlices(Transform):
                 )
             )
         return planes
+
+
+def _crossed_share(groups: Sequence[Sequence[Sequence[int]]], values: torch.Tensor, ignore_index: int) -> float:
+    """Of the labelled voxels on held-out planes, all folds together, the share that lies on planes of training."""
+    times = torch.stack([_on(group, values) for group in groups]).sum(0, dtype=torch.int16)
+    times[values == ignore_index] = 0
+    return float(times[times > 1].sum()) / max(float(times.sum()), 1.0)
+
+
+def _beside_share(groups: Sequence[Sequence[Sequence[int]]]) -> float:
+    """Of the two sides of every held-out plane, all folds together, the share at which a plane of training lies."""
+    group_of = {
+        (axis, index): number
+        for number, group in enumerate(groups)
+        for axis, indices in enumerate(group)
+        for index in indices
+    }
+    beside = [
+        group_of.get((axis, index + side), number) != number
+        for (axis, index), number in group_of.items()
+        for side in (-1, 1)
+    ]
+    return sum(beside) / max(len(beside), 1)
 
 
 def _on(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
@@ -240,7 +279,7 @@ class AnnotatedSlicesd(MapTransform):
 
     Args:
         keys: labels, shape (1, D, H, W) each.
-        part, slices, fold, folds, ignore_index, seed: see :class:`AnnotatedSlices`.
+        part, slices, fold, folds, ignore_index, seed, volume_folds: see :class:`AnnotatedSlices`.
         allow_missing_keys: pass over keys that a case does not have.
 
     Raises:
@@ -256,10 +295,11 @@ class AnnotatedSlicesd(MapTransform):
         folds: int | None = None,
         ignore_index: int = 3,
         seed: int = 0,
+        volume_folds: int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.annotated = AnnotatedSlices(part, slices, fold, folds, ignore_index, seed)
+        self.annotated = AnnotatedSlices(part, slices, fold, folds, ignore_index, seed, volume_folds)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, Any]:
         """Hide in every key's label what does not belong to the part."""

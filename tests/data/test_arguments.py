@@ -5,7 +5,7 @@ import math
 import pytest
 
 from common.checks import InputError
-from common.data.arguments import parse_integer, parse_optional_integer, parse_triple
+from common.data.arguments import parse_integer, parse_integers, parse_optional_integer, parse_triple
 
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3), ("3", 3), (3.0, 3), (" -2 ", -2)])
@@ -22,6 +22,30 @@ def test_anything_else_is_refused_by_name(value):
 @pytest.mark.parametrize("value", [None, "None", "null", "", " none "])
 def test_none_may_be_text(value):
     assert parse_optional_integer(value, "folds") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("null", None),
+        ("None", None),
+        (None, None),
+        ("", None),
+        ("3", 3),
+        (0, 0),
+        ("[7,5,21]", (7, 5, 21)),
+        ("(7, 0, 21)", (7, 0, 21)),
+        ([7.0, "5"], (7, 5)),
+    ],
+)
+def test_one_number_several_or_none(value, expected):
+    assert parse_integers(value, "slices") == expected
+
+
+@pytest.mark.parametrize("value", ["seven", "[7,five]", [1.5], {"a": 1}, True])
+def test_other_than_numbers(value):
+    with pytest.raises(InputError, match="slices is .*it must be a whole number"):
+        parse_integers(value, "slices")
 
 
 @pytest.mark.parametrize("value", [(96, 88, 56), [96, 88, 56], "96,88,56", "[96, 88, 56]", "96x88x56"])

@@ -131,25 +131,43 @@ def test_folder_without_volumes(tmp_path):
 
 
 def test_provenance_says_where_weights_come_from_and_names_no_patient(folder):
-    found = provenance(folder, fold="1", folds="3")
+    found = provenance(folder, {"fold": "1", "folds": "3", "seed": 0})
     assert found == found | {
         "name": "seven",
         "licence": "CC0",
         "reference": "none",
         "phantom": False,
         "cases": 9,
-        "fold": 1,
-        "folds": 3,
+        "split": {"fold": 1, "folds": 3, "seed": 0},
     }
     assert "case0" not in json.dumps(found) and str(folder) not in json.dumps(found)
-    assert provenance(folder, fold=0, folds=None)["fold"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"fold": 1, "folds": "null", "seed": 3}, {"folds": None}),
+        ({"slice_fold": "1", "slice_folds": "3", "seed": 3}, {"slice_fold": 1, "slice_folds": 3, "seed": 3}),
+        ({"slice_fold": 1, "slice_folds": "None", "slices": "[7,5,21]"}, {"slice_folds": None, "slices": [7, 5, 21]}),
+        ({"slices": (7, 5, 21)}, {"slices": [7, 5, 21]}),
+        ({"slices": "null"}, {"slices": None}),
+    ],
+)
+def test_a_split_is_told_in_one_form_without_what_decides_nothing(folder, given, kept):
+    assert provenance(folder, given)["split"] == kept
 
 
 def test_provenance_repeats_nothing_of_a_folder_that_was_not_trained_on(folder, kidney, tmp_path):
     own, foreign = training_cases(kidney), training_cases(folder)
     assert provenance(kidney, cases=own) == provenance(kidney)
-    found = provenance(kidney, fold=0, folds=3, cases=foreign)
-    assert found == found | {"name": "unnamed", "licence": "not stated", "phantom": False, "cases": 9, "fold": None}
+    found = provenance(kidney, {"fold": 0, "folds": 3}, cases=foreign)
+    assert found == found | {
+        "name": "unnamed",
+        "licence": "not stated",
+        "phantom": False,
+        "cases": 9,
+        "split": {"folds": None},
+    }
     assert found["fingerprint"] != provenance(kidney)["fingerprint"]
     assert provenance(kidney, cases=[*own, *foreign])["phantom"] is False
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from common.checks import WeightsError
+from common.checks import InputError, WeightsError
 from common.handlers.weights_loader import PHANTOM_WARNING, WeightsLoader, is_phantom_file
 from common.weights import save_weights
 
@@ -43,6 +43,54 @@ def test_phantom_weights_on_real_data(tmp_path, cube_case, evaluator, threshold,
     engine.run()
     assert engine.state.warning == (PHANTOM_WARNING if loud else None)
     assert caplog.text.count(PHANTOM_WARNING) == int(loud)
+
+
+SPLIT = {"folds": None, "slices": None, "slice_fold": 1, "slice_folds": 3}
+OTHER_FOLD = SPLIT | {"slice_fold": 0}
+
+
+@pytest.mark.parametrize(
+    ("split", "came", "remedy"),
+    [
+        (OTHER_FOLD, r"slice_fold 1 \(now 0\)", "pass --slice_fold 1, or train anew"),
+        (SPLIT | {"slices": [7, 5, 21]}, r"slices None \(now \[7,5,21\]\)", "pass --slices None, or"),
+        (SPLIT | {"folds": 2, "fold": 0, "seed": 0}, r"folds None \(now 2\)", "pass --folds None, or"),
+        (
+            {"folds": None, "slices": None, "slice_folds": None},
+            r"slice_fold 1 \(now None\), slice_folds 3 \(now None\)",
+            "pass --slice_fold 1 --slice_folds 3, or",
+        ),
+    ],
+)
+def test_what_was_trained_on_is_not_scored(tmp_path, cube_case, evaluator, threshold, split, came, remedy):
+    network = threshold()
+    path = trained(tmp_path, network, fingerprint="a", split=SPLIT)
+    evaluated = {"fingerprint": "a", "split": split}
+    engine = evaluator([cube_case("a")], [WeightsLoader(network, path, evaluated)], network)
+    with pytest.raises(InputError, match=f"'model.pt' was trained on this data set with {came}: .*{remedy}"):
+        engine.run()
+    assert engine.state.iteration == 0
+
+
+@pytest.mark.parametrize(
+    ("info", "evaluated", "warned"),
+    [
+        ({"fingerprint": "a", "split": SPLIT}, {"fingerprint": "a", "split": dict(SPLIT)}, False),
+        ({"fingerprint": "a", "split": SPLIT}, {"fingerprint": "b", "split": OTHER_FOLD}, False),
+        ({"fingerprint": "a", "split": SPLIT}, None, False),
+        ({}, {"fingerprint": "a", "split": SPLIT}, False),
+        ({"fingerprint": "a"}, {"fingerprint": "a", "split": SPLIT}, True),
+    ],
+)
+def test_the_same_split_and_other_data_are_scored(
+    tmp_path, cube_case, evaluator, threshold, caplog, info, evaluated, warned
+):
+    network = threshold()
+    path = trained(tmp_path, network, **info)
+    engine = evaluator([cube_case("a")], [WeightsLoader(network, path, evaluated)], network)
+    engine.run()
+    assert engine.state.iteration == 1
+    assert ("does not say how its data were split" in caplog.text) == warned
 
 
 def test_the_nearest_data_set_counts(tmp_path):

@@ -135,9 +135,61 @@ def test_other_ignore_index_types_and_metadata():
     assert torch.equal(array, AnnotatedSlices("train", (2, 2, 2))(dense()))
 
 
+@pytest.mark.parametrize("slices", [(3, 3, 5), (6, 5, 20), (1, 0, 2)])
+def test_slices_of_a_sparse_label_are_annotated_ones(slices):
+    source = sparse()
+    everything = source != 3
+    train, held_out = (AnnotatedSlices(part, slices)(source) != 3 for part in ("train", "held_out"))
+    whole = [[i for i in range(SHAPE[a - 1]) if train.select(a, i).all()] for a in (1, 2, 3)]
+    annotated = [spread_slices(count, size) for count, size in zip(XENOPUS, SHAPE, strict=True)]
+    assert tuple(map(len, whole)) == slices
+    for chosen, of_axis in zip(whole, annotated, strict=True):
+        places = [of_axis.index(plane) for plane in chosen]  # each is annotated
+        assert np.ptp(np.diff(places)) <= 1 if len(places) > 1 else True
+    assert torch.equal(train ^ held_out, everything) and not (train & held_out).any()
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+@pytest.mark.parametrize(
+    "block",
+    [
+        (slice(10, 30), slice(10, 30), slice(10, 30)),
+        (slice(None), slice(None), slice(8, 28)),
+        (slice(None), slice(5, 36), slice(1, 39)),
+    ],
+    ids=["block", "slab", "nearly all"],
+)
+def test_slices_of_a_dense_block_are_not_held_out_from_their_neighbours(block, folds):
+    label = torch.full((1, 40, 40, 40), 3, dtype=torch.uint8)
+    label[(0, *block)] = 1
+    named = MetaTensor(label, meta={"filename_or_obj": "/data/jane_doe/block.nii.gz"})
+    for part in ("train", "held_out"):
+        with pytest.raises(InputError, match="slices of 'block.nii.gz' lie side by side.*must stand apart"):
+            AnnotatedSlices(part, folds=folds)(named)
+    # a few of its planes can be
+    assert (AnnotatedSlices("held_out", (0, 0, 5), folds=folds)(named) != 3).any()
+
+
+def test_pairs_of_neighbouring_slices_are_no_block():
+    label = torch.full((1, 40, 40, 40), 3, dtype=torch.uint8)
+    label[..., [4, 5, 14, 15, 24, 25]] = 1
+    assert (AnnotatedSlices("held_out", folds=3)(label) != 3).any()
+
+
+def test_of_held_out_volumes_everything_is_shown():
+    source = sparse()
+    for slices, folds in ((None, None), ((3, 3, 5), None), ((3, 3, 5), 3)):
+        assert torch.equal(AnnotatedSlices("held_out", slices, folds=folds, volume_folds=3)(source), source)
+        seen = AnnotatedSlices("train", slices, folds=folds, volume_folds=3)(source)
+        assert torch.equal(seen, AnnotatedSlices("train", slices, folds=folds)(source))
+
+
 def test_arguments_as_a_command_line_gives_them():
-    named = AnnotatedSlices("train", "None", "1", "3")(sparse())
-    assert torch.equal(named, AnnotatedSlices("train", None, 1, 3)(sparse()))
+    for none in ("None", "null"):
+        named = AnnotatedSlices("train", none, "1", "3", volume_folds=none)(sparse())
+        assert torch.equal(named, AnnotatedSlices("train", None, 1, 3)(sparse()))
+    for text in ("[7,5,21]", "(7, 5, 21)", "7,5,21"):
+        assert torch.equal(AnnotatedSlices("train", text)(dense()), AnnotatedSlices("train", XENOPUS)(dense()))
     assert torch.equal(AnnotatedSlices("train", None, 0, "None")(sparse()), sparse())
 
 
@@ -148,6 +200,8 @@ def test_arguments_as_a_command_line_gives_them():
         ({"fold": -1, "folds": 3}, "fold -1 of folds 3"),
         ({"folds": 1}, "folds must be at least 2"),
         ({"part": "test"}, "part 'test' was given.*train, held_out, all"),
+        ({"slices": 5}, "three numbers of planes"),
+        ({"slices": "five"}, "slices is 'five'"),
         ({"slices": (1, 2)}, "three numbers of planes"),
         ({"slices": (0, 0, 0)}, "not all 0"),
         ({"slices": (1, -1, 2)}, "three numbers of planes"),
@@ -164,7 +218,12 @@ def test_arguments_out_of_range(options, text):
         (dense(), {"slices": (25, 1, 1)}, r"slices \(25, 1, 1\).*'kidney.nii'.*\(24, 20, 32\).*more slices than"),
         (sparse((1, 0, 1)), {"folds": 3}, "'kidney.nii' has 2 annotated slices and folds 3.*annotate more slices"),
         (dense(), {"slices": (0, 1, 1), "folds": 3}, "'kidney.nii' has 2 annotated slices and folds 3"),
-        (dense(), {"folds": 3}, "all slices of 'kidney.nii' are annotated.*give slices"),
+        (dense(), {"folds": 3}, "slices of 'kidney.nii' lie side by side, as in a dense label.*give slices"),
+        (
+            sparse(),
+            {"slices": (3, 6, 5)},
+            r"slices \(3, 6, 5\).*'kidney.nii' has \(7, 5, 21\) annotated slices per axis",
+        ),
         (torch.full((1, *SHAPE), 3), {}, r"nothing is labelled in 'kidney.nii'.*differ from 3"),
         (dense(), {"part": "held_out", "slices": (24, 0, 0)}, "in the part 'held_out' of 'kidney.nii'"),
         (dense()[0], {}, r"'kidney.nii' has shape \(24, 20, 32\).*\(1, D, H, W\)"),
