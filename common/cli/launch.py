@@ -36,12 +36,14 @@ def bundle_command(configs: Sequence[Path], overrides: Mapping[str, Any]) -> lis
     """Arguments of ``python -m monai.bundle run`` for config files, later ones over earlier ones, and overrides.
 
     Files below the working directory are named relative to it, so that the line printed is short and can be pasted.
+    None and null are handed over as ``$None``.
     """
     names = [_short(path) for path in configs]
     files = names[0] if len(names) == 1 else "[" + ",".join(f"'{name}'" for name in names) + "]"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files]
     for name, value in overrides.items():
-        command += [f"--{name}", str(value)]
+        # MONAI drops an override that is None without a word; an expression that gives None arrives
+        command += [f"--{name}", "$None" if str(value) in ("None", "null") else str(value)]
     return command
 
 

@@ -46,6 +46,8 @@ def _configs(*names: str) -> str:
         (["train", NAME, "--overlays=['small','demo']"], ("train", "small", "demo"), []),
         (["train", NAME, "--widths", "[4, 8]", "--resume"], ("train",), ["--widths", "[4, 8]", "--resume", "True"]),
         (["train", NAME, "--dataset_dir", "007"], ("train",), ["--dataset_dir", "007"]),
+        (["train", NAME, "--slice_folds", "None"], ("train",), ["--slice_folds", "$None"]),
+        (["train", NAME, "--norm=null"], ("train",), ["--norm", "$None"]),
         (["train", NAME, "--validate::evaluator::amp=false"], ("train",), ["--validate::evaluator::amp", "false"]),
         (["train", NAME, "--tracking", "mlflow"], ("train",), ["--tracking", "mlflow"]),
         (["evaluate", NAME, "--overlays", "small"], ("train", "evaluate", "small"), []),
@@ -77,7 +79,7 @@ def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_
         assert line[line.index("--model_path") + 1] == str(tmp_path / "model.pt")
     assert ["--epochs" in line for line in launched] == [True, True, False]  # only where a config has it
     out = capsys.readouterr().out
-    assert "inside 0.750, all classes -" in out and "a.png" in out and "narrower network" in out
+    assert "inside 0.750, all classes -" in out and "a.png" in out and "narrower, padded network" in out
 
 
 @pytest.mark.parametrize(
