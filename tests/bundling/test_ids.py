@@ -69,7 +69,7 @@ def test_an_overlay_without_a_place_is_refused(tmp_path):
         "net::dropout",
         "net::_disabled_",
         "_meta_::version",
-        *RUN_ARGUMENTS,
+        *sorted(RUN_ARGUMENTS),
     ],
 )
 def test_valid_overrides_pass(name):
