@@ -25,21 +25,29 @@ def config_targets(config: Any, package: str) -> Iterator[str]:
         package: top package name, e.g. ``common``.
     """
     if isinstance(config, dict):
-        target = config.get("_target_")
-        if isinstance(target, str) and target.startswith(f"{package}."):
-            yield target
+        for key, target in config.items():
+            if _names_target(key) and isinstance(target, str) and target.startswith(f"{package}."):
+                yield target
         config = list(config.values())
     if isinstance(config, list):
         for item in config:
             yield from config_targets(item, package)
 
 
+def _names_target(key: str) -> bool:
+    """Whether a key holds a target: a component's own, or one that an overlay puts in its place by id."""
+    return re.split("::|#", key)[-1] == "_target_"
+
+
 def rewrite_targets(config: Any, paths: dict[str, str]) -> Any:
     """A copy of `config` in which every ``_target_`` found in `paths` is replaced by its entry."""
     if isinstance(config, dict):
-        rewritten = {key: rewrite_targets(value, paths) for key, value in config.items()}
-        target = config.get("_target_")
-        return {**rewritten, "_target_": paths[target]} if isinstance(target, str) and target in paths else rewritten
+        return {
+            key: paths[value]
+            if _names_target(key) and isinstance(value, str) and value in paths
+            else rewrite_targets(value, paths)
+            for key, value in config.items()
+        }
     if isinstance(config, list):
         return [rewrite_targets(item, paths) for item in config]
     return config

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["barrier", "exchange_gradients", "rank"]
+__all__ = ["barrier", "exchange_gradients", "rank", "shared_token"]
 
 
 def _initialised() -> bool:
@@ -22,6 +24,14 @@ def barrier() -> None:
     """Wait until every process is here."""
     if _initialised():
         dist.barrier()
+
+
+def shared_token() -> str:
+    """A random name, the same in every process; all of them must ask for it."""
+    token = [secrets.token_hex(8)]
+    if _initialised():
+        dist.broadcast_object_list(token, src=0)
+    return token[0]
 
 
 def exchange_gradients(network: torch.nn.Module) -> torch.nn.Module:

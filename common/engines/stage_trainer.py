@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import secrets
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import check_writable
 from ..visualize.curves import training_curves
 from ..weights import load_weights, read_info, save_tensors, save_weights, set_aside
-from .distributed import barrier, exchange_gradients, rank
+from .distributed import barrier, exchange_gradients, rank, shared_token
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 
@@ -134,7 +133,7 @@ class StageTrainer(SupervisedTrainer):
             self._open_records()
         if not (self.resume and self.resume_path.is_file() and self._restore()):
             self.best = None  # federated rounds run one trainer many times, each from the weights it was given
-            _runs.setdefault(self.composite, secrets.token_hex(8))
+            _runs.setdefault(self.composite, shared_token())
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:

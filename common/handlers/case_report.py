@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
@@ -20,7 +19,7 @@ from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
-from .cases import class_indices, image_source, millimetres_per_unit, without_paths, write_failures
+from .cases import affine_in_mm, class_indices, image_source, without_paths, write_failures
 
 __all__ = ["CaseReport"]
 
@@ -80,11 +79,11 @@ class CaseReport:
             pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
             source = image_source(item)
             case = self._names(source) if source else f"case_{len(self.table.rows) // len(self.class_names) + 1}"
-            affine = label.affine if isinstance(label, MetaTensor) else torch.eye(4)
+            affine = affine_in_mm(label)
             scores = case_scores(
                 pred,
                 label,
-                (affine_to_spacing(affine) * millimetres_per_unit(label)).tolist(),
+                affine_to_spacing(affine).tolist(),
                 self.nsd_tolerance,
                 background_classes(self.class_names),
             )

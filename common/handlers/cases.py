@@ -13,7 +13,7 @@ from monai.utils import CommonKeys, ImageMetaKey
 
 from ..files import write_json
 
-__all__ = ["class_indices", "image_source", "millimetres_per_unit", "without_paths", "write_failures"]
+__all__ = ["affine_in_mm", "class_indices", "image_source", "without_paths", "write_failures"]
 
 # NIfTI's xyzt_units, its lowest three bits
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -34,14 +34,20 @@ def image_source(item: Any) -> str:
     return str(source) if source else ""
 
 
-def millimetres_per_unit(volume: torch.Tensor) -> float:
-    """Length of one unit of a volume's affine, in mm: microscopy files in micrometres say so in their NIfTI header.
+def affine_in_mm(volume: Any) -> torch.Tensor:
+    """Voxel to world in mm, whatever the unit of the file: microscopy files in micrometres say so in their header.
 
     Args:
-        volume: as read by ``LoadImage``; without such a header its unit is taken for mm, as MONAI does.
+        volume: as read by ``LoadImage``; without a NIfTI header its unit is taken for mm, as MONAI does.
+
+    Returns:
+        4 x 4, float64, on the processor; identity for a tensor without metadata.
     """
-    units = volume.meta.get("xyzt_units", 2) if isinstance(volume, MetaTensor) else 2
-    return _MILLIMETRES.get(int(units) & 7, 1.0)
+    if not isinstance(volume, MetaTensor):
+        return torch.eye(4, dtype=torch.float64)
+    affine = torch.as_tensor(volume.affine).detach().cpu().double().reshape(-1, 4, 4)[0].clone()
+    affine[:3] *= _MILLIMETRES.get(int(volume.meta.get("xyzt_units", 2)) & 7, 1.0)
+    return affine
 
 
 def class_indices(volume: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
 from ..weights import versions
-from .cases import class_indices, image_source, millimetres_per_unit, without_paths, write_failures
+from .cases import affine_in_mm, class_indices, image_source, without_paths, write_failures
 
 __all__ = ["PredictionReport"]
 
@@ -115,10 +115,9 @@ class PredictionReport:
     def _describe(self, item: dict[str, Any]) -> dict[str, Any]:
         """Name, grid and volumes of one prediction."""
         pred = item[CommonKeys.PRED]
-        affine = _affine(pred)
+        affine = affine_in_mm(pred)
         indices = class_indices(pred)
-        unit = millimetres_per_unit(pred)
-        voxel = float(abs(torch.linalg.det(affine[:3, :3]))) * unit**3
+        voxel = float(abs(torch.linalg.det(affine[:3, :3])))
         counts = [int((indices == k).sum()) for k in range(len(self.class_names))]
         background = background_classes(self.class_names)
         name = pred.meta.get("case_name") if isinstance(pred, MetaTensor) else None
@@ -126,7 +125,7 @@ class PredictionReport:
         return {
             "case": name or (self._names(source) if source else f"case_{len(self.reports) + 1}"),
             "shape": list(indices.shape),
-            "spacing_mm": [round(float(size) * unit, 9) for size in affine_to_spacing(affine)],
+            "spacing_mm": [round(float(size), 9) for size in affine_to_spacing(affine)],
             "volumes": {
                 label: {"voxels": count, "mm3": count * voxel, "ml": count * voxel / 1000}
                 for label, count in zip(self.class_names, counts, strict=True)
@@ -152,7 +151,7 @@ class PredictionReport:
             image,
             class_indices(pred),
             self.output_dir / f"{name}.png",
-            affine=_affine(pred),
+            affine=affine_in_mm(pred),
             class_names=self.class_names,
             title=name,
             warning=warning,
@@ -205,10 +204,7 @@ def _total(engine: Engine) -> int | None:
     return int(total) if total is not None else (len(loader) if hasattr(loader, "__len__") else None)
 
 
-def _affine(volume: Any) -> torch.Tensor:
-    affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
-    return torch.as_tensor(affine).detach().cpu().double().reshape(-1, 4, 4)[0]
-
-
 def _same_grid(image: Any, pred: Any) -> bool:
-    return image.shape[1:] == pred.shape[1:] and torch.allclose(_affine(image), _affine(pred), rtol=1e-4, atol=1e-4)
+    return image.shape[1:] == pred.shape[1:] and torch.allclose(
+        affine_in_mm(image), affine_in_mm(pred), rtol=1e-4, atol=1e-6
+    )

@@ -272,7 +272,14 @@ def _frame(panel: Any, axis: int, size: np.ndarray, anatomical: bool) -> None:
     panel.plot(
         bar, (0.04, 0.04), transform=panel.transAxes, color="white", lw=3, solid_capstyle="butt", path_effects=dark
     )
-    panel.text(0.03, 0.06, f"{length:g} mm", va="bottom", **style)
+    panel.text(0.03, 0.06, f"{length:g} mm" if length > 0.05 else f"{length * 1e3:g} µm", va="bottom", **style)
+
+
+def _volume_text(volume: float) -> str:
+    """A volume in mm³, in the unit that a reader of such volumes uses."""
+    if volume >= 100:
+        return f"{volume / 1000:,.1f} ml"
+    return f"{volume:,.3g} mm³" if volume >= 0.1 or volume == 0 else f"{volume * 1e9:,.0f} µm³"
 
 
 def _legend(
@@ -282,8 +289,8 @@ def _legend(
     entries = []
     for k in painted:
         volume = float((found == k).sum()) * voxel
-        text = f"{class_names[k]}  {volume / 1000:,.1f} ml" if volume >= 100 else f"{class_names[k]}  {volume:,.3g} mm³"
-        entries.append(Patch(facecolor=class_colour(k), edgecolor=_INK, label=text))
+        label = f"{class_names[k]}  {_volume_text(volume)}"
+        entries.append(Patch(facecolor=class_colour(k), edgecolor=_INK, label=label))
     if outlined:
         entries.append(Line2D([], [], color=_INK, lw=1.6, label="outline: reference"))
     columns = min(len(entries), 5) or 1

@@ -116,3 +116,10 @@ def test_every_module_of_the_project_can_be_carried():
     assert "networks.unet3d" in modules
     for module in modules:
         assert Path(module.replace(".", "/") + ".py") in import_closure([module], root)
+
+
+def test_a_target_that_an_overlay_puts_in_place_by_its_id_is_found_and_rewritten():
+    overlay = {"validate::evaluator::_target_": "common.engines.CaseEvaluator", "a#_target_": "common.files.sha256"}
+    assert set(config_targets(overlay, "common")) == set(overlay.values())
+    rewritten = rewrite_targets(overlay, {"common.engines.CaseEvaluator": "x.Y"})
+    assert rewritten == {**overlay, "validate::evaluator::_target_": "x.Y"}

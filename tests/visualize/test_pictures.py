@@ -193,3 +193,8 @@ def test_curves_of_poor_histories(tmp_path, history):
 
 def test_no_epoch_no_curves(tmp_path):
     assert not training_curves([], tmp_path / "c.png") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("volume, text", [(0.0, "0 mm³"), (324.0, "0.3 ml"), (12.5, "12.5 mm³"), (4.5e-6, "4,500 µm³")])
+def test_volumes_stand_in_the_unit_of_their_readers(volume, text):
+    assert prediction._volume_text(volume) == text
