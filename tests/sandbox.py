@@ -1,8 +1,8 @@
 """A copy of the project in which every documented command runs in seconds, as it stands.
 
-The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``, and
-``metadata`` for the sizes that follow); commands that train get a short epoch by overrides at their end (``training``).
-Nothing in a command is replaced.
+The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``, those of
+single ``files``, and ``metadata`` for the sizes that follow); commands that train get a short epoch by overrides at
+their end (``training``). Nothing in a command is replaced.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Sandbox:
             for path in (folder / "bundles" / name / "configs").glob("*.json"):
                 config = json.loads(path.read_text())
                 values = short["metadata"] if path.name == "metadata.json" else short["configs"]
+                values = values | short.get("files", {}).get(path.name, {})
                 for key, value in values.items():
                     *parents, leaf = key.split("::")
                     holder = functools.reduce(lambda part, name: part.get(name, {}), parents, config)

@@ -6,6 +6,7 @@ from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
 from .one_hot import LabelledOneHot, LabelledOneHotd
 from .save import AtomicSaveImaged, CaseNames
+from .spacing import KeySpacingd
 
 __all__ = [
     "AnnotatedSlices",
@@ -14,6 +15,7 @@ __all__ = [
     "CaseNames",
     "CheckVolume",
     "CheckVolumed",
+    "KeySpacingd",
     "LabelledOneHot",
     "LabelledOneHotd",
     "RandDeformedPatch",
