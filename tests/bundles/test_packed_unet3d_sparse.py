@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from packed import infer, make_work, pack_tiny, python, run_bundle
 
-from common.bundling.pack import pack
 from common.files import read_json
-from common.networks.unet3d import UNet3D
-from common.weights import read_info, save_weights
+from common.weights import read_info
 
 NAME = "unet3d_sparse"
 TINY = {
@@ -28,43 +23,16 @@ TINY = {
     "patch_size": [24, 24, 16],
     "tile_overlap": 0.25,
 }
-BLOCK = '''
-import sys
-class Block:
-    """The package of the repository cannot be imported, wherever it is installed."""
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "common" or name.startswith("common."):
-            raise ModuleNotFoundError("the repository is off the path", name=name)
-sys.meta_path.insert(0, Block)
-'''
-
-
-def pack_tiny(repository: Path, work: Path, name: str) -> Path:
-    """Pack a copy of the bundle under `name`, by an overlay still narrower than its own, with random weights."""
-    bundle = work / "bundles" / name
-    shutil.copytree(repository / "bundles" / NAME, bundle, ignore=shutil.ignore_patterns("models", "eval"))
-    for path in bundle.rglob("*"):
-        if path.suffix in (".json", ".md"):
-            path.write_text(path.read_text().replace(NAME, name))
-    (bundle / "configs" / "small.json").write_text(json.dumps(TINY))
-    torch.manual_seed(0)
-    network = UNet3D(3, 3, widths=TINY["widths"], norm="batch", padded=True)
-    save_weights(network, bundle / "models" / "model.pt", {"name": "noise", "phantom": True})
-    return pack(bundle, work / "packed", overlays=["small"])[0]
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("packed")
-    (root / "block").mkdir()
-    (root / "block" / "sitecustomize.py").write_text(BLOCK)
-    return root
+    return make_work(tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture(scope="module")
 def bundle(repository, work) -> Path:
-    return pack_tiny(repository, work, NAME)
+    return pack_tiny(repository / "bundles" / NAME, work, TINY)
 
 
 @pytest.fixture(scope="module")
@@ -101,28 +69,6 @@ def dataset(work) -> Path:
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
-
-
-def python(work: Path, cwd: Path, *arguments: str) -> str:
-    """Run Python with `common` out of reach and return what it said."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_", "MONAI_"))}
-    environment["PYTHONPATH"] = str(work / "block")
-    environment["VOLSEG_CACHE"] = str(work / "cache")
-    ran = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
-    return ran.stdout + ran.stderr
-
-
-def run_bundle(work: Path, bundle: Path, configs: list[str], *overrides: str) -> str:
-    files = [str(bundle / "configs" / name) for name in configs]
-    return python(work, work, "-m", "monai.bundle", "run", "--config_file", str(files), *overrides)
-
-
-def infer(work: Path, bundle: Path, dataset: Path, out: Path) -> dict[str, nib.Nifti1Image]:
-    run_bundle(work, bundle, ["inference.json"], "--dataset_dir", str(dataset), "--output_dir", str(out))
-    return {path.name.split("_")[0]: nib.load(path) for path in sorted(out.rglob("*_seg.nii.gz"))}
 
 
 def test_the_block_holds(work):
@@ -187,7 +133,7 @@ def test_monai_checks_exports_and_loads_it_from_its_own_folder(work, bundle):
 
 @pytest.mark.slow
 def test_the_steps_of_monai_label_give_the_voxels_of_the_bundle_beside_another_one(repository, work, bundle, dataset):
-    other = pack_tiny(repository, work, "other_method")
+    other = pack_tiny(repository / "bundles" / NAME, work, TINY, "other_method")
     code = other / "scripts_other_method" / "networks" / "unet3d.py"
     code.write_text(code.read_text().replace("return self.score(x)", "return -self.score(x)"))
     image = dataset / "imagesTr" / "case0.nii.gz"
