@@ -68,11 +68,12 @@ def bounding_box(
             )
         )
     extent = tuple(mask.shape[mask.ndim - spatial_dims :])
-    occupied = torch.as_tensor(mask != 0).reshape(-1, *extent).any(dim=0)
+    occupied = torch.as_tensor(mask if mask.dtype == torch.bool else mask != 0)
+    rest = occupied.reshape(-1, *extent).any(dim=0)
     profiles = []
-    for axis in range(spatial_dims):
-        others = [other for other in range(spatial_dims) if other != axis]
-        profiles.append(occupied.any(dim=others) if others else occupied)
+    for _ in range(spatial_dims):
+        profiles.append(rest.any(dim=list(range(1, rest.ndim))) if rest.ndim > 1 else rest)
+        rest = rest.any(dim=0)  # the axes still to come need no more than this shadow
     flags = torch.cat(profiles).tolist()
     start, stop, offset = [], [], 0
     for length in extent:

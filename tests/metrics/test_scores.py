@@ -1,13 +1,16 @@
 """Scores against values worked out by hand."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_dice, compute_iou, compute_surface_dice
 
 from common.checks import InputError
-from common.metrics.scores import METRICS, case_scores
+from common.metrics.scores import METRICS, case_scores, region_recall
+from common.transforms.one_hot import LabelledOneHot
 
 
 def box(low, high, shape=(16, 16, 16)):
@@ -128,3 +131,101 @@ def test_refusals():
         case_scores(two_classes(CUBE), CUBE[None], (1, 1, 1))
     with pytest.raises(InputError, match="three positive lengths in mm"):
         case_scores(two_classes(CUBE), two_classes(CUBE), (1, 1, 0))
+    with pytest.raises(InputError, match="one channel: class indices do not tell how many classes.*pass classes"):
+        case_scores(CUBE[None], CUBE[None], (1, 1, 1))
+    with pytest.raises(InputError, match=r"classes are \[0, 2\]: the channels are 0 to 1"):
+        case_scores(two_classes(CUBE), two_classes(CUBE), (1, 1, 1), classes=[0, 2])
+    with pytest.raises(InputError, match=r"\(1, 16, 16, 16\) against reference \(1, 16, 16, 8\)"):
+        region_recall(CUBE[None], CUBE[None, ..., :8], [1])
+
+
+def organs(seed, shape=(17, 12, 9), count=6):
+    """Class indices of overlapping boxes, some of them at the border, some one voxel thick; class 5 is nowhere."""
+    generator = np.random.default_rng(seed)
+    volume = np.zeros(shape, dtype=np.uint8)
+    for k in range(1, count - 1):
+        low = [int(generator.integers(0, size - 2)) for size in shape]
+        high = [int(generator.integers(a + 1, size + 1)) for a, size in zip(low, shape, strict=True)]
+        volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = k
+    return torch.from_numpy(volume)[None]
+
+
+def assert_same(found, wanted):
+    assert [row["status"] for row in found] == [row["status"] for row in wanted]
+    for name in (*METRICS, "pred_voxels", "label_voxels"):
+        assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], nan_ok=True), name
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_class_indices_are_scored_as_one_hot(seed, dtype, unlabelled):
+    pred, label, spacing = organs(seed), organs(seed + 100), (0.7, 1.0, 2.5)
+    if unlabelled:
+        label[:, :, 3:5] = 255
+    one_hot = LabelledOneHot(6, 255)(pred, label)
+    wanted = case_scores(*one_hot, spacing, 1.0, without_surface=(0,))
+    found = case_scores(pred, label.to(dtype), spacing, 1.0, (0,), classes=range(6), ignore_index=255)
+    assert_same(found, wanted)
+    some = [4, 5, 2]
+    assert_same(case_scores(pred, label, spacing, 1.0, classes=some, ignore_index=255), [wanted[k] for k in some])
+    assert_same(case_scores(*one_hot, spacing, 1.0, classes=some), [wanted[k] for k in some])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scores_are_those_of_monai_on_whole_volumes(seed):
+    """MONAI over all classes of the uncropped volume at once, class masks touching its border included."""
+    pred, label, spacing = organs(seed), organs(seed + 100), (0.7, 1.0, 2.5)
+    one_hot = [torch.stack([volume[0] == k for k in range(6)])[None].float() for volume in (pred, label)]
+    dice = compute_dice(*one_hot, include_background=True)[0]
+    iou = compute_iou(*one_hot, include_background=True)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nsd = compute_surface_dice(*one_hot, [1.0] * 6, include_background=True, spacing=spacing, use_subvoxels=True)[0]
+    rows = case_scores(pred, label, spacing, 1.0, classes=range(6))
+    assert sum(row["status"] == "scored" for row in rows) > 1
+    for k, row in enumerate(rows):
+        if row["status"] == "scored":
+            assert [row["dice"], row["iou"], row["nsd"]] == pytest.approx([float(m[k]) for m in (dice, iou, nsd)])
+
+
+def test_no_more_than_the_masks_of_a_class_are_made(monkeypatch):
+    """Surfaces are measured within the box around both masks, not on the whole volume."""
+    seen = []
+    monkeypatch.setattr(
+        "common.metrics.scores.compute_hausdorff_distance",
+        lambda y_pred, **more: seen.append(tuple(y_pred.shape[2:])) or torch.zeros(1, 1),
+    )
+    pred, label = (torch.zeros(1, 40, 30, 20, dtype=torch.uint8) for _ in range(2))
+    pred[0, 3:6, 4:9, 5:7] = 1
+    label[0, 4:8, 4:9, 5:8] = 1
+    case_scores(pred, label, (1, 1, 1), classes=[1])
+    assert seen == [(5, 5, 3)]
+
+
+@pytest.mark.parametrize(
+    "region, classes, recall",
+    [
+        ((slice(0, 16),), [1, 2], 1.0),
+        ((slice(4, 7),), [1, 2], 108 / (216 + 16)),
+        ((slice(4, 7),), [1], 0.5),
+        ((slice(4, 7),), [2], 0.0),
+        ((slice(4, 7),), [3], math.nan),
+    ],
+)
+def test_recall_of_a_region(region, classes, recall):
+    label = CUBE[None].to(torch.float32)
+    label[0, 0, :, 0] = 2
+    inside = torch.zeros_like(label, dtype=torch.uint8)
+    inside[(0, *region)] = 1
+    assert region_recall(inside, label, classes) == pytest.approx(recall, nan_ok=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("place", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
+def test_devices_agree(place):
+    pred, label = organs(0), organs(100)
+    wanted = case_scores(pred, label, (1, 1, 2), classes=range(6))
+    moved = [volume.to(device) for volume, device in zip((pred, label), place, strict=True)]
+    assert_same(case_scores(*moved, (1, 1, 2), classes=range(6)), wanted)
+    assert region_recall(*moved, [1, 2]) == region_recall(pred, label, [1, 2])
