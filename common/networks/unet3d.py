@@ -45,6 +45,9 @@ class UNet3D(nn.Module):
         up_bias: whether the up-convolutions have a bias.
         up_norm: normalisation and ReLU after each up-convolution (roth2017hierarchical).
         num_groups: groups of ``norm="group"``.
+        deep_supervision: how many levels of the synthesis path below the top have a score of their own (a 1x1x1
+            convolution), for the loss to reach them directly; only padded, at most the levels less 2. None of the
+            published networks has them; they belong to the ``modern`` recipes.
 
     Raises:
         InputError: for arguments or image sizes that break these rules; for a size it names the nearest valid one.
@@ -64,9 +67,11 @@ class UNet3D(nn.Module):
         up_bias: bool = False,
         up_norm: bool = False,
         num_groups: int = 8,
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__()
         widths = _checked(in_channels, out_channels, widths, norm, conv_bias, up_norm)
+        deep_supervision = _checked_heads(deep_supervision, len(widths), padded)
         if conv_bias is None:
             conv_bias = "none" if norm else "all"
         every = conv_bias == "all"
@@ -90,16 +95,23 @@ class UNet3D(nn.Module):
             self.synthesis.append(UpDoubleConv(joined, norm, num_groups, every, up_bias, up_norm, padded))
             channels = 2 * width
         self.score = nn.Conv3d(channels, out_channels, kernel_size=1)
+        self.deep_supervision = deep_supervision
+        self.deep_scores = nn.ModuleList(
+            nn.Conv3d(2 * width, out_channels, kernel_size=1) for width in widths[1 : deep_supervision + 1]
+        )
         self.apply(init_msra)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    # TorchScript infers the type of the result: one tensor, which an annotation of both kinds would hide from it.
+    def forward(self, x: torch.Tensor):
         """Logits of every class.
 
         Args:
             x: image, B in_channels D H W; D, H, W valid for `output_size`.
 
         Returns:
-            logits, B out_channels and `output_size` of (D, H, W).
+            logits, B out_channels and `output_size` of (D, H, W). In training mode with `deep_supervision`: a list of
+            them, at full size, half, a quarter and so on (odd sizes are rounded up), as MONAI's
+            ``DeepSupervisionLoss`` takes it. A scripted network always returns the one tensor.
         """
         if not torch.jit.is_scripting():
             self._check(x)
@@ -110,9 +122,21 @@ class UNet3D(nn.Module):
             x = convs(x)
             skips.append(x)
         skips.pop()
+        deeper: list[torch.Tensor] = []
         for level_up in self.synthesis:
+            if self.training and self.deep_supervision > 0:  # elsewhere the features of lower levels are let go
+                deeper.append(x)
             x = level_up(x, skips.pop())
-        return self.score(x)
+        logits = self.score(x)
+        if torch.jit.is_scripting():
+            return logits
+        else:
+            return self._with_deeper(logits, deeper)
+
+    def _with_deeper(self, logits: torch.Tensor, deeper: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        if not (self.training and self.deep_supervision):
+            return logits
+        return [logits, *(score(x) for score, x in zip(self.deep_scores, reversed(deeper)))]
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Size of the result for an image of `input_size` voxels (D, H, W).
@@ -186,6 +210,19 @@ def _checked(
             )
         )
     return [int(w) for w in widths]
+
+
+def _checked_heads(count: int, levels: int, padded: bool) -> int:
+    if count and not padded:
+        came = f"deep_supervision is {count} in an unpadded network"
+        rule = "its lower levels do not cover the region of the result"
+        raise InputError(problem(came, rule, "set padded to true, or deep_supervision to 0"))
+    most = max(levels - 2, 0)
+    if int(count) != count or not 0 <= count <= most:
+        came = f"deep_supervision is {count} in a network of {levels} levels"
+        rule = f"it counts the levels between the top and the bottom, 0 to {most}"
+        raise InputError(problem(came, rule, f"use {most} or less, or add a level to widths"))
+    return int(count)
 
 
 def _three(size: Sequence[int]) -> tuple[int, ...]:

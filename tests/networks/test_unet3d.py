@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from contracts import NetworkCase, NetworkContract
+from monai.losses import DeepSupervisionLoss
+from torch.nn import functional as F
 
 from common.checks import InputError
+from common.losses import LabelledDiceCELoss
 from common.networks import UNet3D
 
 TINY = (2, 3, 4, 5)
@@ -142,6 +145,10 @@ class TestArguments:
             ({"conv_bias": "some"}, "conv_bias is 'some': it must be one of all, first, none, None"),
             ({"norm": None, "up_norm": True}, "up_norm is true with norm None"),
             ({"norm": "group", "widths": (4, 6)}, "num_groups is 8 at a layer of 4 channels"),
+            ({"deep_supervision": 1}, "deep_supervision is 1 in an unpadded network: .* set padded to true"),
+            ({"deep_supervision": 3, "padded": True}, "is 3 in a network of 4 levels: .* 0 to 2.* use 2 or less"),
+            ({"deep_supervision": -1, "padded": True}, "deep_supervision is -1"),
+            ({"deep_supervision": 1, "padded": True, "widths": [4]}, "of 1 levels: .* 0 to 0"),
         ],
     )
     def test_wrong_arguments_are_named(self, arguments, text):
@@ -236,3 +243,66 @@ def test_padded_odd_size_is_pooled_without_invented_values(size):
     with torch.no_grad():
         below = torch.cat([features, torch.full_like(features[:, :, :1], -1e9)], dim=2)
         assert torch.equal(network.pool(features), torch.nn.functional.max_pool3d(below, 2))
+
+
+class TestDeepSupervision:
+    @staticmethod
+    def build(count: int, **arguments) -> UNet3D:
+        torch.manual_seed(0)
+        return UNet3D(1, 3, widths=TINY, norm="instance", padded=True, deep_supervision=count, **arguments)
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_training_gives_a_list_and_evaluation_one_tensor(self, count):
+        network, x = self.build(count), torch.randn(2, 1, 17, 12, 9)
+        scores = network.train()(x)
+        assert [tuple(one.shape) for one in scores] == [(2, 3, 17, 12, 9), (2, 3, 9, 6, 5), (2, 3, 5, 3, 3)][
+            : count + 1
+        ]
+        torch.testing.assert_close(network.eval()(x), scores[0])
+
+    def test_lower_scores_change_nothing_for_who_has_none(self):
+        """Same names, same weights of a seed, and the same result with the weights of the other."""
+        plain, deep, x = self.build(0), self.build(2), torch.randn(1, 1, 9, 10, 11)
+        extra = {f"deep_scores.{level}.{kind}" for level in (0, 1) for kind in ("weight", "bias")}
+        assert deep.state_dict().keys() - plain.state_dict().keys() == extra
+        assert list(plain.state_dict()) == [name for name in deep.state_dict() if name not in extra]
+        assert parameters(deep) - parameters(plain) == 3 * (2 * 3 + 1) + 3 * (2 * 4 + 1)
+        assert isinstance(plain.train()(x), torch.Tensor)
+        deep.load_state_dict(plain.state_dict(), strict=False)
+        assert torch.equal(deep.train()(x)[0], plain(x))
+
+    def test_lower_score_is_that_of_its_level(self):
+        """Each is found again from the features that its level of the synthesis path puts out."""
+        network, x, seen = self.build(2), torch.randn(1, 1, 8, 16, 12), []
+        for level_up in network.synthesis:
+            level_up.register_forward_hook(lambda module, inputs, result: seen.append(result))
+        scores = network.train()(x)
+        for level, head in enumerate((network.score, *network.deep_scores)):
+            torch.testing.assert_close(scores[level], head(seen[2 - level]))
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+    @pytest.mark.parametrize("size", [(8, 16, 8), (17, 12, 9)])
+    def test_loss_of_monai_with_integer_labels(self, size, dtype):
+        """The sum over the levels, halved at each, with labels of the nearest voxels; unlabelled ones stay out."""
+        network, x = self.build(2), torch.randn(2, 1, *size)
+        label = torch.randint(0, 3, (2, 1, *size)).to(dtype)
+        label[torch.rand(label.shape) < 0.3] = 255
+        loss = LabelledDiceCELoss(ignore_index=255)
+        scores = network.train()(x)
+        value = DeepSupervisionLoss(loss)(scores, label)
+        expected = 0.0
+        for level, score in enumerate(scores):
+            nearest = F.interpolate(label.double(), score.shape[2:], mode="nearest-exact")
+            assert set(nearest.unique().tolist()) <= {0, 1, 2, 255} and (nearest == 255).any()
+            expected += loss(score, nearest.long()) / 2**level
+        torch.testing.assert_close(value, expected)
+        value.backward()
+        assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+    def test_scripted_network_always_returns_the_one_tensor(self):
+        network, x = self.build(2), torch.randn(1, 1, 9, 10, 11)
+        expected = network.train()(x)[0]
+        scripted = torch.jit.script(network)
+        torch.testing.assert_close(scripted.train()(x), expected)
+        torch.testing.assert_close(scripted.eval()(x), expected)
+        torch.testing.assert_close(torch.jit.trace(network.eval(), x)(x), expected)
