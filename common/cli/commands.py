@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import read_json
+from .converters import convert
 from .device import check_device
 from .launch import bundle_command, check_package, launch
 from .locate import config_file, describe, find_bundle, finds_itself, known_bundles
@@ -172,26 +173,12 @@ class Volseg:
         """Turn data of another form into a Decathlon folder.
 
         Args:
-            form: hdf5.
-            files: files, folders or globs.
+            form: hdf5, totalsegmentator, btcv or amos.
+            files: files, folders or globs; for the last three the folder of the unpacked data set.
             out: the folder to make.
-            options: what the converter takes, such as --classes binary or --spacing [z,y,x].
+            options: what the converter takes, such as --classes binary, --spacing [z,y,x] or --split train.
         """
-        from ..data.convert.hdf5 import hdf5_command  # here, since it brings MONAI, seconds that no other command needs
-
-        if form != "hdf5":
-            raise InputError(
-                problem(f"there is no converter for '{form}'", "there is one for hdf5", "write: volseg convert hdf5")
-            )
-        if not out:
-            raise InputError(
-                problem("no folder to write to was named", "converted data goes to a new folder", "pass --out FOLDER")
-            )
-        if not files:
-            raise InputError(
-                problem("no file was named", "at least one is converted", "write: volseg convert hdf5 FILES")
-            )
-        hdf5_command(files, out, **options)
+        convert(form, files, out, options)
         return 0
 
 

@@ -1,7 +1,10 @@
 """Data lists, embedded phantoms, converters of public data sets."""
 
 from .cases import inference_cases, training_cases
+from .convert.amos import convert_amos
+from .convert.btcv import convert_btcv
 from .convert.hdf5 import convert_hdf5
+from .convert.totalsegmentator import convert_totalsegmentator
 from .labelled import labelled_classes
 from .loader import CaseLoader
 from .phantoms.registry import phantom_dataset
@@ -9,7 +12,10 @@ from .provenance import provenance
 
 __all__ = [
     "CaseLoader",
+    "convert_amos",
+    "convert_btcv",
     "convert_hdf5",
+    "convert_totalsegmentator",
     "inference_cases",
     "labelled_classes",
     "phantom_dataset",

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,11 @@ def write_volume(path: str | os.PathLike[str], volume: np.ndarray, spacing: Sequ
 
 
 def write_dataset(
-    folder: str | os.PathLike[str], content: dict[str, Any], training: Sequence[str], test: Sequence[str] = ()
+    folder: str | os.PathLike[str],
+    content: dict[str, Any],
+    training: Sequence[str],
+    test: Sequence[str] = (),
+    fields: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write ``dataset.json``, its lists and counts made from case names.
 
@@ -199,12 +203,17 @@ def write_dataset(
         content: the other fields: name, description, reference, licence, modality, labels, ...
         training: names of the cases in ``imagesTr`` and ``labelsTr``, without ``.nii.gz``.
         test: names of the cases in ``imagesTs``.
+        fields: further fields of training entries, such as ``patient``, by case name.
     """
+    fields = fields or {}
     lists = {
         "tensorImageSize": "3D",
         "numTraining": len(training),
         "numTest": len(test),
-        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in training],
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz", **fields.get(name, {})}
+            for name in training
+        ],
         "test": [f"./imagesTs/{name}.nii.gz" for name in test],
     }
     write_json(Path(folder) / "dataset.json", {**content, **lists})

@@ -92,7 +92,12 @@ def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_
         (["train", NAME, "--overlays", "smal"], "has no config 'smal'.*write 'small'"),
         (["train", "unet3d_spars"], f"no bundle 'unet3d_spars'.*write '{NAME}'"),
         (["train", NAME, "small"], "'small' is not understood"),
-        (["convert", "hdf4", "x", "--out", "y"], "no converter for 'hdf4'"),
+        (
+            ["convert", "hdf4", "x", "--out", "y"],
+            "no converter for 'hdf4'.*hdf5, totalsegmentator, btcv, amos.*convert hdf5",
+        ),
+        (["convert", "amos", "x", "--out", "y", "--spit", "val"], "--spit is no option .* for amos.*use 'split'"),
+        (["convert", "btcv", "nowhere", "--out", "y"], "'nowhere' does not exist"),
         (["convert", "hdf5", "x"], "pass --out FOLDER"),
         (["convert", "hdf5", "--out", "y"], "no file was named"),
         (["predict", "unet3d_sparse", "--out", "y"], "no image was named"),
