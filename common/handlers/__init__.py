@@ -1,7 +1,8 @@
-"""Ignite handlers: weights, per-case reports, pictures."""
+"""Ignite handlers: weights, reports of cases and stages, pictures."""
 
 from .case_report import CaseReport
 from .prediction_report import PredictionReport
+from .stage_report import StageReport
 from .weights_loader import WeightsLoader
 
-__all__ = ["CaseReport", "PredictionReport", "WeightsLoader"]
+__all__ = ["CaseReport", "PredictionReport", "StageReport", "WeightsLoader"]

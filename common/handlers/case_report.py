@@ -19,7 +19,17 @@ from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
-from .cases import affine_in_mm, class_indices, image_source, without_paths, write_failures
+from .cases import (
+    affine_in_mm,
+    chosen_classes,
+    class_indices,
+    figures_text,
+    image_on_grid,
+    image_source,
+    inferer_report,
+    without_paths,
+    write_failures,
+)
 
 __all__ = ["CaseReport"]
 
@@ -32,13 +42,18 @@ class CaseReport:
     Under :class:`~common.engines.case_evaluator.CaseEvaluator` cases that failed are told in ``failures.json`` and
     named in ``metrics.json``; scores are those of the others.
 
-    Needs :class:`~common.transforms.one_hot.LabelledOneHotd` as the evaluator's postprocessing. MONAI's
+    Prediction and reference are one-hot, by :class:`~common.transforms.one_hot.LabelledOneHotd` in the evaluator's
+    postprocessing where some voxels are unlabelled, or class indices on one grid. Where the inferer tells of its last
+    call (``inferer.report``), its numbers are logged and all that it tells is in ``metrics.json``. MONAI's
     ``MetricsSaver`` writes what single metrics keep; it knows neither the spacing of each case nor intervals, nor is
     its writing atomic.
 
     Args:
         output_dir: folder of the results.
-        class_names: one name a class, in channel order; no surface is measured for "background".
+        class_names: one name a class, in class order; no surface is measured for "background".
+        classes: numbers of the classes that have a row and are in the mean over classes; None for all. Leave out the
+            background where it is only what the organs leave over, and classes that the references lack
+            (:func:`~common.data.labelled.labelled_classes`).
         nsd_tolerance: tolerance of NSD in mm; about two voxels is usual, 1 mm would pass anything under a microscope.
         picture: whether to draw pictures (needs matplotlib).
     """
@@ -47,16 +62,16 @@ class CaseReport:
         self,
         output_dir: str | os.PathLike[str],
         class_names: Sequence[str],
+        classes: Sequence[int] | None = None,
         nsd_tolerance: float = 1.0,
         picture: bool = True,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
+        self.classes = chosen_classes(class_names, classes)
         self.nsd_tolerance = nsd_tolerance
         self.picture = picture
-        self.table = ScoreTable(class_names, nsd_tolerance)
-        self._names = CaseNames()
-        self._warning: str | None = None
+        self._clear()
 
     def attach(self, engine: Engine) -> None:
         """
@@ -68,9 +83,13 @@ class CaseReport:
         engine.add_event_handler(Events.COMPLETED, self._complete)
 
     def _start(self, engine: Engine) -> None:
-        self.table = ScoreTable(self.class_names, self.nsd_tolerance)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.table = ScoreTable([self.class_names[k] for k in self.classes], self.nsd_tolerance)
         self._names = CaseNames()
-        self._warning = None
+        self._warning: str | None = None
+        self._inferer: dict[str, Any] = {}
 
     def _score(self, engine: Engine) -> None:
         warning = getattr(engine.state, "warning", None)
@@ -78,7 +97,7 @@ class CaseReport:
         for item in engine.state.output:
             pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
             source = image_source(item)
-            case = self._names(source) if source else f"case_{len(self.table.rows) // len(self.class_names) + 1}"
+            case = self._names(source) if source else f"case_{len(self.table.rows) // len(self.classes) + 1}"
             affine = affine_in_mm(label)
             scores = case_scores(
                 pred,
@@ -86,11 +105,15 @@ class CaseReport:
                 affine_to_spacing(affine).tolist(),
                 self.nsd_tolerance,
                 background_classes(self.class_names),
+                self.classes,
             )
             if self.picture:
                 self._draw(item, case, affine, warning)
             # last: a case whose picture fails is a failed one, and must not be in the table as well
-            self.table.add(case, scores, dense=bool(torch.as_tensor(label).any(dim=0).all()))
+            self.table.add(case, scores, dense=label.shape[0] == 1 or bool(torch.as_tensor(label).any(dim=0).all()))
+            if told := inferer_report(engine):
+                self._inferer[case] = told
+                logger.info("%s: %s", case, figures_text(told))
 
     def _draw(self, item: dict[str, Any], case: str, affine: torch.Tensor, warning: str | None) -> None:
         if not has_matplotlib:
@@ -100,12 +123,15 @@ class CaseReport:
             self.picture = False
             return
         # the scored prediction is empty where nothing is labelled; the picture is of the whole one
-        pred = item.get(f"{CommonKeys.PRED}_indices", item[CommonKeys.PRED])
+        pred, label = item.get(f"{CommonKeys.PRED}_indices", item[CommonKeys.PRED]), item[CommonKeys.LABEL]
+        image = image_on_grid(item, label)
+        if image is None:
+            return
         prediction_figure(
-            item[CommonKeys.IMAGE],
+            image,
             class_indices(pred),
             self.output_dir / f"{case}_evaluation.png",
-            label=class_indices(item[CommonKeys.LABEL]),
+            label=class_indices(label),
             affine=affine,
             class_names=self.class_names,
             title=case,
@@ -124,5 +150,6 @@ class CaseReport:
             weights=without_paths(getattr(engine.state, "weights", None)),
             warning=self._warning,
             failed=[failure["case"] for failure in failures],
+            **({"inferer": self._inferer} if self._inferer else {}),
         )
         logger.info("scores, with 95 %% intervals of the mean:\n%s\nwritten to %s", self.table, self.output_dir)

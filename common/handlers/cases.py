@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,26 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.transforms import LoadImage
 from monai.utils import CommonKeys, ImageMetaKey
 
+from ..checks import InputError, problem
 from ..files import write_json
 
-__all__ = ["affine_in_mm", "class_indices", "image_source", "without_paths", "write_failures"]
+__all__ = [
+    "affine_in_mm",
+    "chosen_classes",
+    "class_indices",
+    "figures",
+    "figures_text",
+    "image_on_grid",
+    "image_source",
+    "inferer_report",
+    "without_paths",
+    "write_failures",
+]
+
+logger = logging.getLogger(__name__)
 
 # NIfTI's xyzt_units, its lowest three bits
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
@@ -57,12 +73,92 @@ def class_indices(volume: torch.Tensor) -> torch.Tensor:
         volume: class indices, 1 D H W, or one-hot, K D H W with no channel set where unlabelled.
 
     Returns:
-        integers, D H W; -1 where unlabelled.
+        integers, D H W; -1 where unlabelled. Integers of one channel stay of their type: a whole CT as 64 bit integers
+        takes gigabytes.
     """
     plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
     if plain.shape[0] == 1:
-        return plain[0].long()
+        return plain[0].to(torch.int16) if plain.is_floating_point() or plain.dtype == torch.bool else plain[0]
     return torch.where(plain.bool().any(dim=0), plain.to(torch.uint8).argmax(dim=0), -1)
+
+
+def image_on_grid(item: Mapping[str, Any], volume: torch.Tensor) -> torch.Tensor | None:
+    """The image of a case on the grid of a volume that was brought back to that of the file, for pictures.
+
+    Args:
+        item: a decollated case; its image is on the grid of the network or of the file.
+        volume: C D H W, on the grid of the file.
+
+    Returns:
+        the image in memory where it is on that grid, else the file read again; None, with a warning in the log, where
+        that is on another grid too.
+    """
+    image = item[CommonKeys.IMAGE]
+    if not _same_grid(image, volume):
+        source = image_source(item)
+        image = LoadImage(image_only=True, ensure_channel_first=True)(source) if source else image
+    if image.shape[1:] == volume.shape[1:]:
+        return image
+    logger.warning("image %s and volume %s are on different grids: no picture", tuple(image.shape), tuple(volume.shape))
+    return None
+
+
+def _same_grid(image: Any, volume: Any) -> bool:
+    return image.shape[1:] == volume.shape[1:] and torch.allclose(
+        affine_in_mm(image), affine_in_mm(volume), rtol=1e-4, atol=1e-6
+    )
+
+
+def chosen_classes(class_names: Sequence[str], classes: Sequence[int] | None) -> list[int]:
+    """The numbers of the classes that a report is about.
+
+    Args:
+        class_names: one name a class, in class order.
+        classes: their numbers; None for all.
+
+    Raises:
+        InputError: when there is none, or one that has no name.
+    """
+    chosen = list(range(len(class_names))) if classes is None else [int(k) for k in classes]
+    if not chosen or any(not 0 <= k < len(class_names) for k in chosen):
+        raise InputError(
+            problem(
+                f"classes are {chosen}",
+                f"at least one of 0 to {len(class_names) - 1} is needed, the numbers of class_names",
+                "name the classes to score, or None for all",
+            )
+        )
+    return chosen
+
+
+def inferer_report(engine: Any) -> dict[str, Any] | None:
+    """What an evaluator's inferer tells of its last call (``inferer.report``), or None where it tells nothing."""
+    report = getattr(getattr(engine, "inferer", None), "report", None)
+    return without_paths(report) if isinstance(report, Mapping) and report else None
+
+
+def figures(report: Mapping[str, Any] | None) -> dict[str, float]:
+    """The numbers of a report by name, those of nested reports by both names.
+
+    >>> figures({"c1_share": 0.4, "seconds": {"body": 2}, "mode": "constant"})
+    {'c1_share': 0.4, 'seconds body': 2}
+    """
+    found: dict[str, float] = {}
+    for name, value in (report or {}).items():
+        if isinstance(value, Mapping):
+            found |= {f"{name} {inner}": number for inner, number in figures(value).items()}
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[str(name)] = value
+    return found
+
+
+def figures_text(report: Mapping[str, Any] | None) -> str:
+    """The numbers of a report in a line for the log.
+
+    >>> figures_text({"c1_share": 0.41234, "seconds": {"body": 2}})
+    'c1_share 0.412, seconds body 2'
+    """
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures(report).items())
 
 
 def without_paths(content: Any) -> Any:

@@ -14,7 +14,6 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
-from monai.transforms import LoadImage
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
@@ -24,7 +23,16 @@ from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
 from ..weights import versions
-from .cases import affine_in_mm, class_indices, image_source, without_paths, write_failures
+from .cases import (
+    affine_in_mm,
+    class_indices,
+    figures_text,
+    image_on_grid,
+    image_source,
+    inferer_report,
+    without_paths,
+    write_failures,
+)
 
 __all__ = ["PredictionReport"]
 
@@ -36,7 +44,8 @@ class PredictionReport:
 
     It acts after postprocessing, within the iteration, so that :class:`~common.engines.case_evaluator.CaseEvaluator`
     counts a report that can not be written as a failure of that case. Failed cases never reach it; they are listed at
-    the end in ``failures.json``. Reports name the image's file, never its folder.
+    the end in ``failures.json``. Reports name the image's file, never its folder. Where the inferer tells of its last
+    call (``inferer.report``, a dictionary), that is the entry ``inferer`` of the case, and its numbers are logged.
 
     On a terminal a bar counts the cases and estimates the time left; elsewhere every case is a line in the log.
 
@@ -103,6 +112,8 @@ class PredictionReport:
                 "peak_memory_bytes": memory,
                 "warning": warning,
             }
+            if told := inferer_report(engine):
+                report["inferer"] = told
             drawn = self.picture and has_matplotlib and self._draw(item, name, warning)
             report["picture"] = f"{name}.png" if drawn else None
             write_json(
@@ -118,7 +129,7 @@ class PredictionReport:
         affine = affine_in_mm(pred)
         indices = class_indices(pred)
         voxel = float(abs(torch.linalg.det(affine[:3, :3])))
-        counts = [int((indices == k).sum()) for k in range(len(self.class_names))]
+        counts = [int(torch.count_nonzero(indices == k)) for k in range(len(self.class_names))]
         background = background_classes(self.class_names)
         name = pred.meta.get("case_name") if isinstance(pred, MetaTensor) else None
         source = image_source(item)
@@ -134,18 +145,9 @@ class PredictionReport:
         }
 
     def _draw(self, item: dict[str, Any], name: str, warning: str | None) -> bool:
-        pred, image = item[CommonKeys.PRED], item[CommonKeys.IMAGE]
-        if not _same_grid(image, pred):
-            # the prediction was brought back to the file's grid; the image in memory was not
-            source = image_source(item)
-            image = LoadImage(image_only=True, ensure_channel_first=True)(source) if source else image
-        if image.shape[1:] != pred.shape[1:]:
-            logger.warning(
-                "%s: image %s and prediction %s are on different grids, so there is no picture",
-                name,
-                tuple(image.shape),
-                tuple(pred.shape),
-            )
+        pred = item[CommonKeys.PRED]
+        image = image_on_grid(item, pred)
+        if image is None:
             return False
         return prediction_figure(
             image,
@@ -162,12 +164,14 @@ class PredictionReport:
         if not report["found"]:
             logger.warning("%s: nothing found", report["case"])
         if self._bar is not None and self._bar.disable:
+            told = figures_text(report.get("inferer"))
             logger.info(
-                "case %d of %s: %s, %.1f s",
+                "case %d of %s: %s, %.1f s%s",
                 engine.state.iteration,
                 _total(engine) or "?",
                 report["case"],
                 report["seconds"],
+                f" ({told})" if told else "",
             )
 
     def _complete(self, engine: Engine) -> None:
@@ -202,9 +206,3 @@ def _total(engine: Engine) -> int | None:
     loader = engine.state.dataloader
     total = getattr(loader, "total", None)
     return int(total) if total is not None else (len(loader) if hasattr(loader, "__len__") else None)
-
-
-def _same_grid(image: Any, pred: Any) -> bool:
-    return image.shape[1:] == pred.shape[1:] and torch.allclose(
-        affine_in_mm(image), affine_in_mm(pred), rtol=1e-4, atol=1e-6
-    )

@@ -143,7 +143,7 @@ def _ras_volumes(image: Any, pred: Any, label: Any, affine: Any) -> tuple[Any, .
     channels = [nib.orientations.apply_orientation(channel, turn) for channel in scan]
     return (
         channels,
-        nib.orientations.apply_orientation(found, turn).astype(np.int64),
+        nib.orientations.apply_orientation(found, turn).astype(np.int16),
         reference,
         spacing,
         affine is not None,

@@ -1,13 +1,17 @@
 """Reports and pictures of predictions."""
 
 import json
+import re
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.data import DataLoader, Dataset, list_data_collate
+from monai.inferers import SimpleInferer
 from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
 
+from common.handlers.cases import class_indices
 from common.handlers.prediction_report import PredictionReport
 from common.transforms.save import AtomicSaveImaged
 
@@ -111,3 +115,46 @@ def test_memory_and_volumes_on_cuda(tmp_path, cube_case, evaluator, threshold):
     report = json.loads((out / "a_report.json").read_text())
     assert report["peak_memory_bytes"] >= 2 * 16**3 * 4 and report["device"] == "cuda"
     assert report["volumes"]["cube"]["voxels"] == 216 and (out / "a.png").is_file()
+
+
+class Telling(SimpleInferer):
+    """An inferer that tells of its last call."""
+
+    report = {}
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        self.report = {"c2_share": float(inputs.mean()), "windows": [3, 1], "source": "/home/jane_doe/scan.nii.gz"}
+        return super().__call__(inputs, network, *args, **kwargs)
+
+
+def test_what_the_inferer_tells_is_in_the_report_of_its_case(tmp_path, cube_case, evaluator, caplog):
+    caplog.set_level("INFO")
+    evaluator(
+        images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES, picture=False)], inferer=Telling()
+    ).run()
+    share = 216 / 16**3
+    wanted = {"c2_share": pytest.approx(share), "windows": [3, 1], "source": "scan.nii.gz"}
+    assert json.loads((tmp_path / "out" / "a_report.json").read_text())["inferer"] == wanted
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"][0]["inferer"] == wanted
+    assert re.search(r"case 1 of 1: a, [0-9.]+ s \(c2_share 0\.0527\)", caplog.text)
+
+
+def test_an_inferer_that_tells_nothing_leaves_no_entry(tmp_path, cube_case, evaluator, caplog):
+    caplog.set_level("INFO")
+    evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
+    assert "inferer" not in json.loads((tmp_path / "out" / "a_report.json").read_text())
+    assert re.search(r"case 1 of 1: a, [0-9.]+ s$", caplog.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(torch.uint8, torch.uint8), (torch.int64, torch.int64), (torch.float32, torch.int16)]
+)
+def test_class_indices_take_no_more_memory_than_they_need(dtype, kept):
+    volume = torch.tensor([0, 2, 1, 255]).reshape(1, 2, 2, 1).to(dtype)
+    found = class_indices(volume)
+    assert found.dtype == kept and found.flatten().tolist() == [0, 2, 1, 255]
+
+
+def test_class_indices_of_one_hot_tell_what_is_unlabelled():
+    volume = torch.tensor([[1, 0, 0], [0, 1, 0]], dtype=torch.uint8).reshape(2, 3, 1, 1)
+    assert class_indices(volume).flatten().tolist() == [0, 1, -1]

@@ -1,0 +1,121 @@
+"""What every stage of a method adds, in the layout of the cascade's paper."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import affine_to_spacing
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+
+from ..checks import InputError, problem
+from ..metrics.scores import case_scores, region_recall
+from ..metrics.stages import StageTable
+from ..transforms.save import CaseNames
+from .cases import affine_in_mm, chosen_classes, figures, image_source, inferer_report
+
+__all__ = ["StageReport"]
+
+logger = logging.getLogger(__name__)
+
+
+class StageReport:
+    """Writes ``stages.csv`` (a row a case, stage and organ), ``stages.json`` and ``stages.md``, and logs the table.
+
+    The table is that of roth2017hierarchical: Dice of each stage and organ in percent, its mean, standard
+    deviation, median, minimum and maximum over cases, and the average over organs. Below it stand, case by case, the
+    recall of the candidate region (fig. 2: the share of the reference that stage 2 gets to see), and what the
+    inferer tells of its call (``inferer.report``): the regions' shares of the volume, windows and seconds.
+
+    Args:
+        output_dir: folder of the results.
+        class_names: one name a class, in class order.
+        classes: numbers of the classes to score; None for all.
+        stages: for every stage, the key of its prediction (class indices, 1 X Y Z, on the grid of ``label``), and
+            its title in the table.
+        candidate: key of the candidate region, 1 X Y Z, on the same grid; None for methods without one.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        class_names: Sequence[str],
+        classes: Sequence[int] | None,
+        stages: Mapping[str, str],
+        candidate: str | None = "pred_candidate",
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.classes = chosen_classes(class_names, classes)
+        self.class_names = [class_names[k] for k in self.classes]
+        self.stages = dict(stages)
+        self.candidate = candidate
+        self._clear()
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the evaluator; its postprocessing is registered before its handlers, so it has run by then.
+        """
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._score)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.table = StageTable(self.class_names, list(self.stages.values()))
+        self._names = CaseNames()
+        self._warning: str | None = None
+
+    def _score(self, engine: Engine) -> None:
+        """
+        Raises:
+            InputError: when the postprocessing leaves no prediction of a stage, or no candidate region.
+        """
+        self._warning = self._warning or getattr(engine.state, "warning", None)
+        for item in engine.state.output:
+            label = item[CommonKeys.LABEL]
+            source = image_source(item)
+            case = self._names(source) if source else f"case_{len(self.table.cases) + 1}"
+            spacing = affine_to_spacing(affine_in_mm(label)).tolist()
+            scores = {
+                title: case_scores(
+                    _entry(item, key), label, spacing, without_surface=self.classes, classes=self.classes
+                )
+                for key, title in self.stages.items()
+            }
+            told = figures(inferer_report(engine))
+            if self.candidate is not None:
+                recall = region_recall(_entry(item, self.candidate), label, self.classes)
+                told = {"candidate_recall": recall, **told}
+                logger.info("%s: the candidate region holds %.2f %% of what is labelled", case, 100 * recall)
+            self.table.add(case, scores, told)
+
+    def _complete(self, engine: Engine) -> None:
+        if not self.table.cases:
+            logger.warning("no case was scored: there is no table of stages in %s", self.output_dir)
+            return
+        failed = [failure["case"] for failure in getattr(engine, "failures", ())]
+        notes = [f"**Warning:** {self._warning}"] if self._warning else []
+        notes += [f"Failed, and not counted: {', '.join(failed)}."] if failed else []
+        text = self.table.write(self.output_dir, notes, failed=failed)
+        logger.info("scores by stage:\n\n%s\nwritten to %s", text, self.output_dir / "stages.md")
+
+
+def _entry(item: Mapping[str, Any], key: str) -> torch.Tensor:
+    if key not in item:
+        raise InputError(
+            problem(
+                f"a case has no '{key}' (it has {', '.join(sorted(map(str, item)))})",
+                "the report needs every stage's prediction, and the candidate region",
+                "let the inferer return them as channels and split these in the postprocessing (SplitDimd)",
+            )
+        )
+    return item[key]
