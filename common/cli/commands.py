@@ -130,7 +130,7 @@ class Volseg:
             print()
             if status := _run(str(bundle), base, (), ",".join(overlays), verbose, chosen):
                 return status
-        _tell_demo(folder, time.perf_counter() - began)
+        _tell_demo(bundle, folder, time.perf_counter() - began)
         return 0
 
     def lint(self, name: str, *rest: str) -> int:
@@ -264,14 +264,25 @@ def _split(names: str) -> list[str]:
     return [part for part in (word.strip(" []'\"") for word in str(names).split(",")) if part]
 
 
-def _tell_demo(folder: Path, seconds: float) -> None:
+def _tell_demo(bundle: Path, folder: Path, seconds: float) -> None:
     summary = read_json(folder / "metrics.json")["summary"]
-    scores = {group: values["iou"]["mean"] for group, values in summary.items()}
+    metric = _headline(bundle, summary)
+    scores = {group: values[metric.lower()]["mean"] for group, values in summary.items()}
     print(f"\nDone in {seconds / 60:.1f} minutes.")
-    print("IoU on what was held out: " + ", ".join(f"{group} {_score(value)}" for group, value in scores.items()))
+    print(f"{metric} on what was held out: " + ", ".join(f"{group} {_score(value)}" for group, value in scores.items()))
+    stages = folder / "stages.md"
+    if stages.is_file():
+        print(f"\n{stages.read_text(encoding='utf-8')}")
     print(f"Table: {folder / 'metrics.csv'}\nPredictions: {folder / 'predictions'}")
     for picture in sorted(folder.rglob("*.png")):
         print(f"Picture: {picture}")
+
+
+def _headline(bundle: Path, summary: dict[str, dict[str, Any]]) -> str:
+    """The first of the metrics that the bundle's metadata name (``eval_metrics``) and that were computed."""
+    named = read_json(bundle / "configs" / "metadata.json").get("eval_metrics", {})
+    computed = {metric for values in summary.values() for metric in values}
+    return next((name for name in named if name.lower() in computed), "Dice")
 
 
 def _score(value: float | None) -> str:

@@ -33,7 +33,9 @@ def test_evaluation_scores_every_class(trained):
         " --output_dir scores"
     )
     metrics = json.loads((sandbox.folder / "scores" / "metrics.json").read_text())
-    names = json.loads((sandbox.folder / configs / "train.json").read_text())["class_names"]
+    config = json.loads((sandbox.folder / configs / "train.json").read_text())
+    # bundles that choose what is scored leave the background out
+    names = [name for name in config["class_names"] if name != "background" or "scored_classes" not in config]
     assert set(metrics["summary"]) == {*names, "all classes"}
     assert list((sandbox.folder / "scores").glob("*.png"))
 
@@ -61,5 +63,7 @@ def test_demo_leaves_the_bundles_own_weights_alone(trained):
     model = sandbox.folder / "bundles" / name / "models" / "model.pt"
     before = model.read_bytes()
     done = sandbox.run(shortened(f"volseg demo {name}"))
-    assert "IoU on what was held out" in done.stdout and "Picture: demo" in done.stdout
+    metadata = json.loads((sandbox.folder / "bundles" / name / "configs" / "metadata.json").read_text())
+    headline = next(iter(metadata["eval_metrics"]))
+    assert f"{headline} on what was held out" in done.stdout and "Picture: demo" in done.stdout
     assert model.read_bytes() == before

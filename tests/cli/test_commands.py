@@ -79,7 +79,30 @@ def test_demo_is_three_lines_that_spare_the_bundles_weights(here, launched, tmp_
         assert line[line.index("--model_path") + 1] == str(tmp_path / "model.pt")
     assert ["--epochs" in line for line in launched] == [True, True, False]  # only where a config has it
     out = capsys.readouterr().out
-    assert "inside 0.750, all classes -" in out and "a.png" in out and "narrower, padded network" in out
+    assert "IoU on what was held out: inside 0.750, all classes -" in out
+    assert "a.png" in out and "narrower, padded network" in out
+
+
+@pytest.mark.parametrize(
+    ("named", "headline"),
+    [
+        ({"IoU": "", "Dice": ""}, "IoU on"),
+        ({"Dice": ""}, "Dice on"),
+        ({"speed": "", "IoU": ""}, "IoU on"),
+        ({}, "Dice on"),
+    ],
+)
+def test_demo_tells_the_bundles_own_metric_and_its_table_of_stages(
+    here, launched, tmp_path, capsys, monkeypatch, named, headline
+):
+    summary = {"liver": {"dice": {"mean": 0.5}, "iou": {"mean": 0.25}}}
+    written = {"metrics.json": {"summary": summary}, "metadata.json": {"eval_metrics": named}}
+    (tmp_path / "stages.md").write_text("| stage 1 | mean | 99.0 |\n")
+    monkeypatch.setattr(commands, "read_json", lambda path: written[path.name])
+    assert main(["demo", NAME, "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    value = "0.250" if headline.startswith("IoU") else "0.500"
+    assert f"{headline} what was held out: liver {value}" in out and "| stage 1 | mean | 99.0 |" in out
 
 
 @pytest.mark.parametrize(
