@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ..geometry.boxes import Box, bounding_box
 from ..geometry.grids import first_argmax, label_dtype
 from .tiling import Tiling
 
@@ -13,18 +14,18 @@ __all__ = ["RollingSums", "Tally"]
 
 
 class RollingSums:
-    """Weighted sums of scores over tiles, holding `height` rows along one axis: row r lives at ``r % height``.
+    """Weighted sums of scores over tiles in a box, holding `height` rows along one axis: row r of it at ``r % height``.
 
     Args:
-        sums: zeros, ``K D H W`` with `height` rows along `axis`; with all rows of the volume nothing rolls.
-        counts: zeros, ``D H W`` like `sums`, for the sum of weights; None where no mean is needed.
-        extent: spatial size of the volume.
+        sums: zeros, ``K d h w`` of the box's size but `height` rows along `axis`; with all of its rows nothing rolls.
+        counts: zeros, ``d h w`` like `sums`, for the sum of weights; None where no mean is needed.
+        box: the part of the volume that the sums are for; scores outside it are dropped.
         axis: the rolling spatial axis.
     """
 
-    def __init__(self, sums: torch.Tensor, counts: torch.Tensor | None, extent: Sequence[int], axis: int) -> None:
+    def __init__(self, sums: torch.Tensor, counts: torch.Tensor | None, box: Box, axis: int) -> None:
         self.sums, self.counts = sums, counts
-        self.extent, self.axis = tuple(extent), axis
+        self.box, self.axis = box, axis
         self.height = sums.shape[axis + 1]
 
     @property
@@ -33,7 +34,7 @@ class RollingSums:
         return self.sums.shape[0]
 
     def add(self, scores: torch.Tensor, start: Sequence[int], weight: torch.Tensor | None) -> None:
-        """Add the scores of one core, ``K d h w``, times `weight` (``d h w``; None is 1), inside the volume."""
+        """Add the scores of one core, ``K d h w``, times `weight` (``d h w``; None is 1), inside the box."""
         for target, source in self._pieces(start, scores.shape[1:]):
             into, part = self.sums[(slice(None), *target)], scores[(slice(None), *source)]
             if weight is None:
@@ -50,7 +51,7 @@ class RollingSums:
     def rows(self, first: int, stop: int) -> Iterator[tuple[tuple[slice, ...], torch.Tensor, torch.Tensor | None]]:
         """Where rows lie in the volume (index of the spatial axes), their sums (a view) and their counts."""
         for row, position, length in self._spans(first, stop):
-            place = [slice(None)] * len(self.extent)
+            place = list(self.box.slices)
             place[self.axis] = slice(row, row + length)
             counts = None if self.counts is None else self.counts.narrow(self.axis, position, length)
             yield tuple(place), self.sums.narrow(self.axis + 1, position, length), counts
@@ -65,7 +66,7 @@ class RollingSums:
     def _spans(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Rows first .. stop - 1 as runs without a seam: row, place in the buffer, length."""
         while first < stop:
-            position = first % self.height
+            position = (first - self.box.start[self.axis]) % self.height
             length = min(self.height - position, stop - first)
             yield first, position, length
             first += length
@@ -73,20 +74,22 @@ class RollingSums:
     def _pieces(
         self, start: Sequence[int], core: Sequence[int]
     ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-        """Index in the buffer and index in the core of the part of a core that lies in the volume."""
-        low = [max(first, 0) for first in start]
-        high = [min(first + length, voxels) for first, length, voxels in zip(start, core, self.extent)]
-        target = [slice(a, b) for a, b in zip(low, high)]
-        source = [slice(a - first, b - first) for a, b, first in zip(low, high, start)]
+        """Index in the buffer and index in the core of the part of a core that lies in the box."""
+        inside, source = _inside(start, core, self.box)
+        target = [slice(a - first, b - first) for a, b, first in zip(inside.start, inside.stop, self.box.start)]
         axis = self.axis
-        for row, position, length in self._spans(low[axis], high[axis]):
-            target[axis] = slice(position, position + length)
-            source[axis] = slice(row - start[axis], row - start[axis] + length)
-            yield tuple(target), tuple(source)
+        for row, position, length in self._spans(inside.start[axis], inside.stop[axis]):
+            yield (
+                (*target[:axis], slice(position, position + length), *target[axis + 1 :]),
+                (*source[:axis], slice(row - start[axis], row - start[axis] + length), *source[axis + 1 :]),
+            )
 
 
 class Tally:
     """Turn the scores of windows into the result of one batch of volumes, rows at a time.
+
+    Where every voxel has one prediction there is nothing to sum: the labels of a core are written as it comes.
+    Otherwise sums are kept inside the box around the mask only.
 
     Args:
         shape: of the inputs, ``B C D H W``.
@@ -124,13 +127,23 @@ class Tally:
             self.result = torch.zeros((self.batch, channels, *self.extent), dtype=dtype, device=self.device)
         return self.result
 
-    def begin(self, item: int, tiling: Tiling, row: int) -> None:
-        """Start on one volume of the batch, whose first window begins at `row` of the rolling axis."""
-        self.item, self.tiling, self.done = item, tiling, max(row, 0)
+    def begin(self, item: int, tiling: Tiling, mask: torch.Tensor | None) -> None:
+        """Start on one volume of the batch; `mask`, ``D H W`` bool, is not empty and stays the result's bounds."""
+        self.item, self.tiling, self.mask = item, tiling, mask
+        self.box = Box((0,) * len(self.extent), self.extent)
+        if mask is not None:
+            self.box = bounding_box(mask, spatial_dims=mask.ndim)
+        self.done = self.box.start[tiling.axis]
+        self.single = self.best_class and self.models == 1 and tiling.single
         self.sums: RollingSums | None = None
 
     def add(self, scores: torch.Tensor, starts: Sequence[Sequence[int]], weight: torch.Tensor | None) -> None:
         """Add one network's scores, ``n K d h w``, of the cores at `starts`."""
+        if self.single:
+            for start, core in zip(starts, scores):
+                inside, source = _inside(start, core.shape[1:], self.box)
+                self._finish(inside.slices, core[(slice(None), *source)], None)
+            return
         if self.sums is None:
             self.sums = self._fresh(scores.shape[1])
         for start, core in zip(starts, scores):
@@ -138,39 +151,49 @@ class Tally:
 
     def count(self, starts: Sequence[Sequence[int]], weight: torch.Tensor | None) -> None:
         """Count the cores at `starts`, once for all networks."""
-        for start in starts:
-            self.sums.count(start, self.tiling.core, weight)
+        if self.sums is not None:
+            for start in starts:
+                self.sums.count(start, self.tiling.core, weight)
 
     def advance(self, row: int) -> None:
         """No later window touches what lies before `row` of the rolling axis: finish it."""
+        row = min(row, self.box.stop[self.tiling.axis])
         if self.sums is None or row <= self.done:
             return
         # rows further on than one buffer have been touched by no window: they stay zero
         stop = min(row, self.done + self.sums.height)
         for place, part, counts in self.sums.rows(self.done, stop):
-            self._finish(self.result[(self.item, slice(None), *place)], part, counts)
+            self._finish(place, part, counts)
         if self.labels:
             self.sums.clear(self.done, stop)
         self.done = row
 
     def _fresh(self, classes: int) -> RollingSums:
         """Sums for one volume: the result itself where probabilities are wanted, else rows that roll."""
-        result, axis, rows = self.allocate(classes), self.tiling.axis, list(self.extent)
+        result, axis, rows = self.allocate(classes), self.tiling.axis, list(self.box.size)
         if self.labels:
-            rows[axis] = self.tiling.height
+            rows[axis] = min(self.tiling.height, rows[axis])
             sums = torch.zeros((classes, *rows), dtype=torch.float32, device=self.device)
         else:
-            sums = result[self.item]
+            sums = result[(self.item, slice(None), *self.box.slices)]
         counts = None if self.best_class else torch.zeros(rows, dtype=torch.float32, device=self.device)
-        return RollingSums(sums, counts, self.extent, axis)
+        return RollingSums(sums, counts, self.box, axis)
 
-    def _finish(self, result: torch.Tensor, sums: torch.Tensor, counts: torch.Tensor | None) -> None:
-        """Labels or means of some rows; where no window came, the mean is 0 / 0 and the mask's business."""
+    def _finish(self, place: tuple[slice, ...], sums: torch.Tensor, counts: torch.Tensor | None) -> None:
+        """Labels or means of a part of the volume, 0 outside the mask (where no window came, a mean is 0 / 0)."""
+        result = self.allocate(len(sums))[(self.item, slice(None), *place)]
         if self.best_class:
             result[0] = first_argmax(sums, result.dtype)
-            return
-        sums.div_(counts * self.models)
-        if self.labels and self.majority:
-            result.copy_(sums > 0.5)
-        elif self.labels:
-            result.copy_(sums >= self.threshold)
+        else:
+            sums.div_(counts * self.models)
+            if self.labels:
+                result.copy_(sums > 0.5 if self.majority else sums >= self.threshold)
+        if self.mask is not None:
+            result.masked_fill_(~self.mask[place], 0)
+
+
+def _inside(start: Sequence[int], core: Sequence[int], box: Box) -> tuple[Box, tuple[slice, ...]]:
+    """The part of a core that lies in a box: as a box in the volume, and as an index of the core."""
+    low = tuple(max(first, least) for first, least in zip(start, box.start))
+    high = tuple(min(first + length, most) for first, length, most in zip(start, core, box.stop))
+    return Box(low, high), tuple(slice(a - first, b - first) for a, b, first in zip(low, high, start))

@@ -101,6 +101,12 @@ class Tiling:
         return tuple(axis[0] for axis in self.grids[0])
 
     @property
+    def single(self) -> bool:
+        """Whether no voxel of the volume lies in more than one core."""
+        steps = [(b - a, length) for axis, length in zip(self.grids[0], self.core) for a, b in zip(axis, axis[1:])]
+        return len(self.grids) == 1 and all(step >= length for step, length in steps)
+
+    @property
     def height(self) -> int:
         """Rows along the rolling axis that one core covers inside the volume."""
         return min(self.core[self.axis], self.extent[self.axis])
@@ -130,7 +136,7 @@ class Tiling:
 
 def _touched(mask: torch.Tensor, grid: Sequence[Sequence[int]], core: Sequence[int]) -> torch.Tensor:
     """Whether each core of a grid meets the mask; axis by axis, so that every voxel is read once or twice."""
-    touched = mask != 0
+    touched = mask if mask.dtype == torch.bool else mask != 0
     for axis, (starts, length) in enumerate(zip(grid, core)):
         spans = [(max(first, 0), min(first + length, touched.shape[axis])) for first in starts]
         touched = torch.stack([touched.narrow(axis, a, b - a).any(dim=axis) for a, b in spans], dim=axis)

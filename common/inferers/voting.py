@@ -42,8 +42,9 @@ class VotingInferer(Inferer):
 
     The tiling of cicek2016unet3d (unpadded convolutions, section 2), the mean over R predictions of
     roth2017hierarchical (equation 4), the votes of overlapping windows and the five-model mean of jin2020raunet.
-    For labels, sums of scores are kept only for one window's height along the axis that the volume is longest in;
-    rows that no later window touches become labels at once. Everything stays on the inputs' device.
+    For labels, sums of scores are kept only for one window's height along the axis that the volume is longest in, and
+    inside the box around the mask; rows that no later window touches become labels at once. One network and
+    ``votes=1`` need no sums at all. Everything stays on the inputs' device.
 
     Reading: how R predictions a voxel come about is not published; here they are R tilings without overlap,
     each shifted by a further ``core / R`` along all axes, so that every voxel, at the border too, has exactly R.
@@ -66,7 +67,9 @@ class VotingInferer(Inferer):
         padding_mode: what lies beyond the volume: ``"reflect"``, ``"replicate"``, or ``"constant"`` 0. Inside it,
             windows always read their true neighbours.
         sw_batch_size: windows run at a time.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal only.
+
+    `windows` is the number of windows of the last call, each read once by every network.
 
     Raises:
         InputError: an argument outside its range.
@@ -93,6 +96,7 @@ class VotingInferer(Inferer):
         self.mode, self.vote, self.output, self.activation = mode, vote, output, activation
         self.threshold, self.align, self.padding_mode = threshold, align, padding_mode
         self.sw_batch_size, self.progress = sw_batch_size, progress
+        self.windows = 0
         for name, known in _CHOICES.items():
             _require(getattr(self, name) in known, name, getattr(self, name), f"one of {known}")
         fractions = overlap if isinstance(overlap, Sequence) else [overlap]
@@ -145,6 +149,7 @@ class VotingInferer(Inferer):
             result = run(roi, told[0] if told else roi, learn=not told)
         except _OtherSize as seen:
             result = run(roi, seen.size, learn=False)
+        self.windows = run.windows
         return MetaTensor(result).copy_meta_from(inputs, copy_attr=False) if isinstance(inputs, MetaTensor) else result
 
     def _roi(self, volume: torch.Tensor) -> tuple[int, ...]:
@@ -173,6 +178,7 @@ class VotingInferer(Inferer):
                     "put the mask on the inputs' grid",
                 )
             )
+        mask = mask if mask.dtype == torch.bool else mask != 0
         return mask.to(volume.device).expand(wanted)
 
 
@@ -195,7 +201,7 @@ class _Run:
     def __call__(self, roi: tuple[int, ...], size: tuple[int, ...], learn: bool) -> torch.Tensor:
         """The result for networks that make `size` of windows `roi`; `learn` raises another size as `_OtherSize`."""
         settings, volume = self.settings, self.volume
-        self.size, self.learn, self.classes = size, learn, None
+        self.size, self.learn, self.classes, self.windows = size, learn, None, 0
         margin = [lost + drop for lost, drop in zip(margin_of(roi, size), self.drop)]
         overlap = ensure_tuple_rep(settings.overlap, len(roi))
         self.tiling = Tiling(volume.shape[2:], roi, margin, overlap, settings.votes, settings.align)
@@ -209,16 +215,19 @@ class _Run:
         if tally.result is None:
             # nothing was wanted anywhere; with a channel for every class one window has to tell how many zeros
             tally.allocate(1 if tally.best_class else self._scores(self.networks[0], 0, [self.tiling.first]).shape[1])
-        return tally.result if self.mask is None else tally.result.masked_fill_(self.mask == 0, 0)
+        return tally.result
 
     def _vote(self, item: int, tally: Tally, weight: torch.Tensor | None) -> None:
         """All windows of one volume."""
         tiling = self.tiling
-        batches = tiling.batches(self.settings.sw_batch_size, None if self.mask is None else self.mask[item, 0])
+        mask = None if self.mask is None else self.mask[item, 0]
+        batches = tiling.batches(self.settings.sw_batch_size, mask)
         if not batches:
             return
-        tally.begin(item, tiling, batches[0][0][tiling.axis])
-        for starts in tqdm(batches) if self.settings.progress else batches:
+        tally.begin(item, tiling, mask)
+        self.windows += sum(map(len, batches))
+        # disable=None: a bar on a terminal only, no lines in a log
+        for starts in tqdm(batches, desc="windows", leave=False, disable=None) if self.settings.progress else batches:
             tally.advance(starts[0][tiling.axis])
             for network in self.networks:
                 tally.add(self._scores(network, item, starts), starts, weight)
