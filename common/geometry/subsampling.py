@@ -36,8 +36,8 @@ def parse_factor(factor: Sequence[int] | int) -> tuple[int, int, int]:
 def subsample(volume: torch.Tensor, factor: Sequence[int] | int) -> torch.Tensor:
     """Every `factor`-th voxel of the last three axes, beginning with the first.
 
-    roth2017hierarchical, sec. 3 ("downsampled by a factor of 2"). Reading: plain slicing without smoothing, labels as
-    images, which is what the authors' released code does; the paper does not say how.
+    roth2017hierarchical downsamples by 2. Reading: plain slicing without smoothing, labels as images, which is what the
+    authors' released code does; the paper does not say how.
 
     Args:
         volume: ``... D H W``, any dtype.
@@ -59,8 +59,8 @@ def subsample(volume: torch.Tensor, factor: Sequence[int] | int) -> torch.Tensor
 def upsample_nearest(labels: torch.Tensor, factor: Sequence[int] | int, size: Sequence[int]) -> torch.Tensor:
     """Labels of a grid of every `factor`-th voxel on the grid it was taken from.
 
-    Voxel i of the fine grid takes the label of coarse voxel ``i // factor``, as in the authors' released code
-    (roth2017hierarchical, sec. 3: "upsampled to the original resolution"). ``subsample`` of the result gives `labels`
+    Voxel i of the fine grid takes the label of coarse voxel ``i // factor``: the nearest neighbour of
+    roth2017hierarchical in the form that the authors' released code has. ``subsample`` of the result gives `labels`
     again. Coarse voxel j was read at fine voxel ``j * factor`` and is painted from there on, so that what it stands for
     moves by ``(factor - 1) / 2`` fine voxels towards higher indices.
 

@@ -2,19 +2,29 @@
 
 from .annotated import AnnotatedSlices, AnnotatedSlicesd
 from .check import CheckVolume, CheckVolumed
+from .class_weights import ClassWeights, ClassWeightsd, VoxelWeights, VoxelWeightsd
 from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
+from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
 from .one_hot import LabelledOneHot, LabelledOneHotd
+from .region_label import RestrictLabel, RestrictLabeld
 from .save import AtomicSaveImaged, CaseNames
 from .spacing import KeySpacingd
+from .subsample import Subsample, Subsampled
 
 __all__ = [
     "AnnotatedSlices",
     "AnnotatedSlicesd",
     "AtomicSaveImaged",
     "CaseNames",
+    "CheckHounsfield",
+    "CheckHounsfieldd",
     "CheckVolume",
     "CheckVolumed",
+    "ClassWeights",
+    "ClassWeightsd",
+    "HounsfieldWindow",
+    "HounsfieldWindowd",
     "KeySpacingd",
     "LabelledOneHot",
     "LabelledOneHotd",
@@ -22,4 +32,10 @@ __all__ = [
     "RandDeformedPatchd",
     "RandGrayCurve",
     "RandGrayCurved",
+    "RestrictLabel",
+    "RestrictLabeld",
+    "Subsample",
+    "Subsampled",
+    "VoxelWeights",
+    "VoxelWeightsd",
 ]
