@@ -162,7 +162,6 @@ class StageTrainer(SupervisedTrainer):
 
     def _reseed(self) -> None:
         self.state.metrics.clear()  # an epoch that is not validated must not show the scores of the one before
-        self._losses.clear()  # of an epoch that broke off, when the same trainer is run again
         self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
         seed = self.seed + self.state.epoch + 10_000 * rank()
         random.seed(seed)
