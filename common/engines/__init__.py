@@ -1,6 +1,7 @@
-"""Trainers and evaluators."""
+"""Trainers, evaluators and what runs between stages."""
 
 from .case_evaluator import CaseEvaluator, CasesFailed
+from .region_maps import RegionMaps
 from .stage_trainer import StageTrainer
 
-__all__ = ["CaseEvaluator", "CasesFailed", "StageTrainer"]
+__all__ = ["CaseEvaluator", "CasesFailed", "RegionMaps", "StageTrainer"]

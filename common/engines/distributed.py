@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["barrier", "exchange_gradients", "rank", "shared_token"]
+__all__ = ["barrier", "exchange_gradients", "gathered", "processes", "rank", "shared_token"]
 
 
 def _initialised() -> bool:
@@ -18,6 +19,20 @@ def _initialised() -> bool:
 def rank() -> int:
     """Number of this process; 0 when it is the only one."""
     return dist.get_rank() if _initialised() else 0
+
+
+def processes() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _initialised() else 1
+
+
+def gathered(value: Any) -> list[Any]:
+    """What every process handed in, in the order of their numbers; all of them must call it, and each waits for all."""
+    if not _initialised():
+        return [value]
+    values: list[Any] = [None] * processes()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

@@ -7,6 +7,7 @@ from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
 from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
 from .one_hot import LabelledOneHot, LabelledOneHotd
+from .region import LoadRegion, LoadRegiond, region_path
 from .region_label import RestrictLabel, RestrictLabeld
 from .save import AtomicSaveImaged, CaseNames
 from .spacing import KeySpacingd
@@ -28,6 +29,8 @@ __all__ = [
     "KeySpacingd",
     "LabelledOneHot",
     "LabelledOneHotd",
+    "LoadRegion",
+    "LoadRegiond",
     "RandDeformedPatch",
     "RandDeformedPatchd",
     "RandGrayCurve",
@@ -38,4 +41,5 @@ __all__ = [
     "Subsampled",
     "VoxelWeights",
     "VoxelWeightsd",
+    "region_path",
 ]
