@@ -1,17 +1,21 @@
-"""Pure tensor functions: boxes, components, grids, labels, B-splines. No modules, no files."""
+"""Pure tensor functions: boxes, components, morphology, grids, labels, B-splines. No modules, no files."""
 
+from .body import body_mask
 from .boxes import Box, bounding_box, crop, enlarge, paste
 from .bspline import bspline_basis, control_positions, control_shape, evaluate_bspline
 from .components import Component, connected_components, fill_holes, keep_largest
 from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
+from .morphology import dilate, erode
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
+from .subsampling import subsample, upsample_nearest
 
 __all__ = [
     "Box",
     "Component",
     "LabelledVoxels",
     "argmax_on_grid",
+    "body_mask",
     "bounding_box",
     "bspline_basis",
     "check_labels",
@@ -20,7 +24,9 @@ __all__ = [
     "control_shape",
     "crop",
     "crop_patch",
+    "dilate",
     "enlarge",
+    "erode",
     "evaluate_bspline",
     "fill_holes",
     "first_argmax",
@@ -31,4 +37,6 @@ __all__ = [
     "read_window",
     "sample_positions",
     "split_ignore",
+    "subsample",
+    "upsample_nearest",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ __all__ = ["Component", "connected_components", "fill_holes", "keep_largest"]
 
 # neighbours of a voxel, by number of axes and number of axes along which a neighbour may differ
 _NEIGHBOURS = {(2, 1): 4, (2, 2): 8, (3, 1): 6, (3, 2): 18, (3, 3): 26}
+
+# voxels of a map of numbers, and slices, that are handled at a time
+_RUN, _SLICES = 2**20, 64
 
 
 class Component(NamedTuple):
@@ -54,9 +58,8 @@ def connected_components(
                 "pass one channel of one case",
             )
         )
-    labels = _label(_to_numpy(mask).reshape(mask.shape[mask.ndim - spatial_dims :]), connectivity)
-    found = _describe(labels)
-    return torch.from_numpy(labels).to(mask.device).reshape(mask.shape), found
+    labels, found = _label(_to_numpy(mask).reshape(mask.shape[mask.ndim - spatial_dims :]), connectivity)
+    return torch.from_numpy(labels).to(mask.device).reshape(mask.shape), _describe(labels, found)
 
 
 def keep_largest(
@@ -75,15 +78,14 @@ def keep_largest(
     """
 
     def kept(volume: np.ndarray) -> np.ndarray:
-        labels = _label(volume, connectivity)
-        sizes = np.bincount(labels.ravel())
-        if len(sizes) - 1 <= count:
-            return labels > 0
-        chosen = np.zeros(len(sizes), dtype=bool)
-        chosen[[part.index for part in _describe(labels)[:count]]] = True
-        return chosen[labels]
+        labels, found = _label(volume, connectivity, compact=True)
+        if found <= count:
+            return volume
+        return _among(labels, _by_size(labels, _sizes(labels, found))[:count], found)
 
     inside = _each(mask, kept, spatial_dims)
+    if mask.dtype == torch.bool:
+        return mask & inside
     return torch.where(inside, mask, torch.zeros((), dtype=mask.dtype, device=mask.device))
 
 
@@ -100,31 +102,34 @@ def fill_holes(mask: torch.Tensor, axis: int | None = None, spatial_dims: int = 
     """
 
     def filled(volume: np.ndarray) -> np.ndarray:
-        if axis is None:
-            return ndimage.binary_fill_holes(volume)
-        planes = np.moveaxis(volume, axis, 0)
-        out = planes.copy()
-        for index in np.flatnonzero(planes.any(axis=tuple(range(1, planes.ndim)))):
-            out[index] = ndimage.binary_fill_holes(planes[index])
-        return np.moveaxis(out, 0, axis)
+        return _filled(volume) if axis is None else _filled_slices(volume, axis)
 
     inside = _each(mask, filled, spatial_dims)
+    if mask.dtype == torch.bool:
+        return mask | inside
     return torch.where(inside & (mask == 0), torch.ones((), dtype=mask.dtype, device=mask.device), mask)
 
 
 def _to_numpy(mask: torch.Tensor) -> np.ndarray:
-    return torch.Tensor.numpy((mask != 0).detach().cpu().as_subclass(torch.Tensor))
+    """The mask as a boolean array on the host, of a boolean mask on the host its own memory: not to be written to."""
+    plain = mask.detach().as_subclass(torch.Tensor)
+    return (plain if plain.dtype == torch.bool else plain != 0).cpu().numpy()
 
 
-def _each(mask: torch.Tensor, function: Any, spatial_dims: int) -> torch.Tensor:
+def _each(mask: torch.Tensor, function: Callable[[np.ndarray], np.ndarray], spatial_dims: int) -> torch.Tensor:
     """Apply `function`, boolean array to boolean array, to every leading item of a mask."""
     volumes = _to_numpy(mask).reshape(-1, *mask.shape[mask.ndim - spatial_dims :])
-    inside = np.stack([np.ascontiguousarray(function(volume)) for volume in volumes])
+    found = [function(volume) for volume in volumes]
+    # one volume, the usual case, is not copied
+    inside = np.ascontiguousarray(found[0]) if len(found) == 1 else np.stack(found)
     return torch.from_numpy(inside.reshape(mask.shape)).to(mask.device)
 
 
-def _label(volume: np.ndarray, connectivity: int | None) -> np.ndarray:
-    """Component numbers of a boolean volume, 1 .. n without gaps, int32."""
+def _label(volume: np.ndarray, connectivity: int | None, compact: bool = False) -> tuple[np.ndarray, int]:
+    """Component numbers of a boolean volume, 1 .. n without gaps, and n.
+
+    The numbers are int32, or with `compact` of whatever unsigned or signed type the library finds wide enough.
+    """
     connectivity = volume.ndim if connectivity is None else connectivity
     if not 1 <= connectivity <= volume.ndim:
         raise InputError(
@@ -135,32 +140,122 @@ def _label(volume: np.ndarray, connectivity: int | None) -> np.ndarray:
             )
         )
     if has_cc3d and (volume.ndim, connectivity) in _NEIGHBOURS:
-        neighbours = _NEIGHBOURS[volume.ndim, connectivity]
-        volume = np.ascontiguousarray(volume).view(np.uint8)
-        labels = cc3d.connected_components(volume, connectivity=neighbours, out_dtype=np.uint32)
-        return np.ascontiguousarray(labels).view(np.int32)
+        labels, found = cc3d.connected_components(
+            np.ascontiguousarray(volume).view(np.uint8),
+            connectivity=_NEIGHBOURS[volume.ndim, connectivity],
+            out_dtype=None if compact else np.uint32,
+            return_N=True,
+        )
+        labels = np.ascontiguousarray(labels)
+        return (labels if compact else labels.view(np.int32)), int(found)
     if has_measure:
-        return measure.label(volume, connectivity=connectivity).astype(np.int32)
-    structure = ndimage.generate_binary_structure(volume.ndim, connectivity)
-    return ndimage.label(volume, structure=structure)[0].astype(np.int32)
+        labels, found = measure.label(volume, connectivity=connectivity, return_num=True)
+    else:
+        structure = ndimage.generate_binary_structure(volume.ndim, connectivity)
+        labels, found = ndimage.label(volume, structure=structure)
+    return (labels if compact else labels.astype(np.int32)), int(found)
 
 
-def _describe(labels: np.ndarray) -> list[Component]:
+def _describe(labels: np.ndarray, found: int) -> list[Component]:
     """The components in a map of numbers 1 .. n, largest first."""
-    sizes = np.bincount(labels.ravel())
-    first = _first_voxels(labels, len(sizes))
-    found = []
-    for index, slices in enumerate(ndimage.find_objects(labels), start=1):
-        box = Box(tuple(part.start for part in slices), tuple(part.stop for part in slices))
-        found.append(Component(index, int(sizes[index]), box))
-    return sorted(found, key=lambda part: (-part.voxels, first[part.index]))
+    sizes = _sizes(labels, found)
+    boxes = ndimage.find_objects(labels)
+    parts = []
+    for index in _by_size(labels, sizes).tolist():
+        box = Box(*(tuple(int(getattr(part, end)) for part in boxes[index - 1]) for end in ("start", "stop")))
+        parts.append(Component(index, int(sizes[index]), box))
+    return parts
 
 
-def _first_voxels(labels: np.ndarray, count: int) -> np.ndarray:
-    """Position in memory order of the first voxel of every number, so that no backend's numbering decides a tie."""
-    flat = labels.ravel()
-    inside = np.flatnonzero(flat)
-    first = np.full(count, flat.size, dtype=np.int64)
-    # of repeated indices the last assignment stays: going backwards leaves the first voxel
-    first[flat[inside[::-1]]] = inside[::-1]
-    return first
+def _runs(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """A map of numbers piece by piece in memory order, so that no intermediate is as large as the map."""
+    flat = labels.reshape(-1)
+    for start in range(0, flat.size, _RUN):
+        yield start, flat[start : start + _RUN]
+
+
+def _sizes(labels: np.ndarray, found: int) -> np.ndarray:
+    """Voxels of every number 0 .. n."""
+    sizes = np.zeros(found + 1, dtype=np.int64)
+    for _, run in _runs(labels):
+        counts = np.bincount(run)
+        sizes[: counts.size] += counts
+    return sizes
+
+
+def _among(labels: np.ndarray, chosen: np.ndarray, found: int) -> np.ndarray:
+    """Where a map of numbers 0 .. n holds one of those chosen."""
+    if len(chosen) == 1:
+        return labels == chosen[0]
+    wanted = np.zeros(found + 1, dtype=bool)
+    wanted[chosen] = True
+    inside = np.empty(labels.size, dtype=bool)
+    for start, run in _runs(labels):
+        inside[start : start + run.size] = wanted[run]
+    return inside.reshape(labels.shape)
+
+
+def _by_size(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers 1 .. n by falling size, of equal ones first the one whose first voxel comes first in memory."""
+    _, place, repeats = np.unique(sizes[1:], return_inverse=True, return_counts=True)
+    tied = np.flatnonzero(repeats[place] > 1) + 1
+    first = np.zeros(len(sizes), dtype=np.int64)
+    first[tied] = _first_voxels(labels, tied, len(sizes))
+    return np.lexsort((first[1:], -sizes[1:])) + 1
+
+
+def _first_voxels(labels: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
+    """Position in memory order of the first voxel of some numbers, so that no backend's numbering decides a tie."""
+    first = np.full(count, labels.size, dtype=np.int64)
+    missing = np.zeros(count, dtype=bool)
+    missing[wanted] = True
+    for start, run in _runs(labels):
+        if not missing.any():
+            break
+        places = np.flatnonzero(missing[run])[::-1]
+        # of repeated indices the last assignment stays: going backwards leaves the first voxel
+        first[run[places]] = start + places
+        missing[run[places]] = False
+    return first[wanted]
+
+
+def _box(volume: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box around the True voxels of an array, None where there are none."""
+    box = []
+    for axis in range(volume.ndim):
+        filled = np.flatnonzero(volume.any(axis=tuple(other for other in range(volume.ndim) if other != axis)))
+        if not len(filled):
+            return None
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(box)
+
+
+def _filled(volume: np.ndarray) -> np.ndarray:
+    """The volume or slice with its holes; `volume` itself where it has none.
+
+    Beyond the smallest box around the mask all background is joined to the border, so a rim of background around the
+    box stands for it, and every other component of background is a hole.
+    """
+    box = _box(volume)
+    if box is None:
+        return volume
+    background = np.pad(~volume[box], 1, constant_values=True)
+    labels, found = _label(background, connectivity=1, compact=True)
+    if found == 1:
+        return volume
+    filled = volume.copy()
+    filled[box] = (labels != labels.flat[0])[(slice(1, -1),) * volume.ndim]
+    return filled
+
+
+def _filled_slices(volume: np.ndarray, axis: int) -> np.ndarray:
+    """The volume with the holes of its slices across one axis."""
+    result = volume.copy()
+    slices, targets = np.moveaxis(volume, axis, 0), np.moveaxis(result, axis, 0)
+    for start in range(0, len(slices), _SLICES):
+        # slices across the last axis lie scattered in memory: fetched and put back many at a time
+        part = np.array(slices[start : start + _SLICES], order="C")
+        for index, plane in enumerate(part):
+            part[index] = _filled(plane)
+        targets[start : start + _SLICES] = part
+    return result

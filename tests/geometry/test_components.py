@@ -2,8 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from scipy import ndimage
 
 from common.checks import InputError
 from common.geometry import components as module
@@ -85,6 +88,52 @@ def test_holes_of_the_volume_and_of_slices():
     assert across[..., 1:4].all() and across.all()
     along = fill_holes(tube, axis=0)
     assert torch.equal(along[..., 2, :, :], tube[..., 2, :, :]) and along[..., 1, :, :].all()
+
+
+@pytest.fixture(params=[1, 50])
+def pieces(request, monkeypatch):
+    """Work on pieces far smaller than a volume, as is done on large ones."""
+    monkeypatch.setattr(module, "_RUN", request.param)
+    monkeypatch.setattr(module, "_SLICES", 4)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("shape", [(2, 11, 12, 13), (1, 9, 1, 14), (1, 1, 1, 1), (2, 10, 3, 9)])
+def test_holes_equal_those_of_scipy(backend, pieces, shape, axis):
+    for share in (0.0, 0.3, 0.7, 0.95, 1.0):
+        masks = torch.rand(shape, generator=torch.Generator().manual_seed(5)) < share
+        before = masks.clone()
+        filled = fill_holes(masks, axis)
+        for item, mask in zip(filled.numpy(), masks.numpy(), strict=True):
+            planes = [mask] if axis is None else np.moveaxis(mask, axis, 0)
+            expected = np.stack([ndimage.binary_fill_holes(plane) for plane in planes])
+            assert np.array_equal(item, expected[0] if axis is None else np.moveaxis(expected, 0, axis))
+        assert torch.equal(masks, before)
+
+
+def test_pieces_do_not_show(backend, pieces, monkeypatch):
+    mask = torch.rand((9, 10, 11), generator=torch.Generator().manual_seed(4)) < 0.05
+    few, (labels, found) = [keep_largest(mask, count) for count in (1, 2, 20)], connected_components(mask)
+    sizes = [part.voxels for part in found]
+    assert len(sizes) > 21 and sizes[19] == sizes[20] < sizes[0]  # with ties, one of them at the cut
+    monkeypatch.setattr(module, "_RUN", 2**20)
+    again, parts = connected_components(mask)
+    assert torch.equal(again, labels) and parts == found
+    for count, kept in zip((1, 2, 20), few, strict=True):
+        assert torch.equal(kept, keep_largest(mask, count))
+        chosen = torch.tensor([part.index for part in found[:count]])
+        assert torch.equal(kept, torch.isin(labels, chosen))
+
+
+def test_a_meta_tensor_stays_one_and_nothing_is_written_to():
+    affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    mask = MetaTensor(torch.rand((1, 6, 7, 8), generator=torch.Generator().manual_seed(4)) < 0.5, affine=affine)
+    before = mask.clone()
+    for given in (mask, mask.to(torch.uint8)):
+        for found in (keep_largest(given, 1), keep_largest(given, 10**6), fill_holes(given), fill_holes(given, 2)):
+            assert isinstance(found, MetaTensor) and torch.equal(found.affine, affine) and found.dtype == given.dtype
+            found.fill_(0)
+            assert torch.equal(given.as_tensor() != 0, before.as_tensor())
 
 
 def test_a_diagonal_wall_holds_water():
