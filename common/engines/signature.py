@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -14,9 +15,6 @@ import numpy as np
 import torch
 
 __all__ = ["settings_of", "settings_digest", "state_digest"]
-
-# what a call leaves behind in an object that is a setting of it no more than its private attributes are
-_RESULTS = ("report",)
 
 
 def state_digest(state: Mapping[str, torch.Tensor]) -> str:
@@ -33,11 +31,12 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def settings_of(value: Any) -> Any:
-    """Settings of an object, as JSON takes them: the name of its class and its public attributes, all the way down.
+    """Settings of an object, as JSON takes them: the name of its class and what it was made with, all the way down.
 
-    Numbers, texts and sequences stand for themselves, types and functions for their name, arrays for a digest; an
-    object without attributes (a random generator, a lock) for the name of its class. Names of modules are left out,
-    since packing a bundle changes them, and so are private attributes and `report`, in which inferers keep results.
+    An object that keeps every argument of its constructor under the argument's name was made with these, and what
+    else it holds are results of calls; of any other, all public attributes count. Numbers, texts and sequences stand
+    for themselves, types and functions for their name, arrays for a digest, an object without attributes (a random
+    generator, a lock) for the name of its class. Names of modules are left out, since packing a bundle changes them.
 
     >>> settings_of({"size": (2, 3), "dtype": torch.uint8})
     {'size': [2, 3], 'dtype': 'torch.uint8'}
@@ -62,12 +61,11 @@ def settings_of(value: Any) -> Any:
         return value.__name__
     if hasattr(value, "__qualname__"):
         return value.__qualname__
-    public = {
-        name: settings_of(one)
-        for name, one in sorted(getattr(value, "__dict__", {}).items())
-        if not name.startswith("_") and name not in _RESULTS
-    }
-    return {"class": type(value).__qualname__, **public}
+    held = getattr(value, "__dict__", {})
+    arguments = list(inspect.signature(type(value).__init__).parameters)[1:]
+    if not arguments or any(name not in held for name in arguments):
+        arguments = sorted(name for name in held if not name.startswith("_"))
+    return {"class": type(value).__qualname__, **{name: settings_of(held[name]) for name in arguments}}
 
 
 def settings_digest(settings: Any) -> str:

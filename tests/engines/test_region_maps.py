@@ -44,10 +44,10 @@ class Thresholds(nn.Module):
 class Localiser:
     """The body is what is above `threshold`; the candidate region is what is above stage 1's number, dilated."""
 
-    def __init__(self, threshold=-500.0, dilation=1, stop_at=None):
+    def __init__(self, threshold=-500.0, dilation=1):
         self.threshold, self.dilation = threshold, dilation
         self.report = {}
-        self._calls, self._stop_at = [], stop_at
+        self._calls, self._stop_at = [], None
 
     def localise(self, volume, network):
         assert volume.shape[:2] == (1, 1) and volume.dtype == torch.float32 and type(volume) is torch.Tensor
@@ -156,8 +156,10 @@ class TestMaps:
         network.stage1.eval()
         maps(cases, tmp_path / "regions", network=network).run()
         assert (network.training, network.stage1.training, network.stage2.training) == (True, False, True)
+        inferer = Localiser()
+        inferer._stop_at = 1
         with pytest.raises(KeyboardInterrupt):
-            maps(cases, tmp_path / "other", Localiser(stop_at=1), network).run()
+            maps(cases, tmp_path / "other", inferer, network).run()
         assert (network.training, network.stage1.training, network.stage2.training) == (True, False, True)
 
     def test_stage_1_finds_nothing(self, tmp_path, caplog):
@@ -183,8 +185,9 @@ class TestMaps:
 class TestAgain:
     """Which maps a further run makes."""
 
-    def calls(self, cases, folder, network=None, transform=TRANSFORM, **settings):
+    def calls(self, cases, folder, network=None, transform=TRANSFORM, stop_at=None, **settings):
         inferer = Localiser(**settings)
+        inferer._stop_at = stop_at
         RegionMaps(cases, transform, network or Thresholds(), inferer, folder).run()
         return len(inferer._calls)
 
@@ -208,6 +211,13 @@ class TestAgain:
         turned = Compose([TRANSFORM, Orientationd(keys=["image", "label"], axcodes="LPS", labels=None)])
         assert self.calls(cases, folder, network, turned, dilation=2) == 3
         assert nib.aff2axcodes(nib.load(region_path(folder, cases[0]["image"])).affine) == ("L", "P", "S")
+
+    def test_none_with_objects_that_have_run(self, cases, tmp_path):
+        step = maps(cases, tmp_path / "regions")
+        step.run()
+        assert step.inferer.report == {"seconds": 3}
+        step.run()
+        assert len(step.inferer._calls) == 3
 
     def test_stage_2_does_not_matter(self, cases, tmp_path):
         network = Thresholds()

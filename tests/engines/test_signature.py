@@ -30,10 +30,29 @@ class Kind(Enum):
 
 
 class Localiser:
+    """It keeps its arguments, and further what calls have found."""
+
     def __init__(self, dilation, tiles=None):
         self.dilation, self.tiles = dilation, tiles
         self.report = {"seconds": np.random.rand()}
         self._cache = object()
+
+
+class Turned:
+    """It keeps its argument in another form."""
+
+    def __init__(self, degrees):
+        self.radians = degrees / 100
+        self._calls = np.random.rand()
+
+
+class Bare:
+    """It has no argument."""
+
+    size = 3
+
+    def __init__(self):
+        self.level = 1
 
 
 def preprocessing(pixdim=1.0, axcodes="RAS"):
@@ -102,9 +121,20 @@ class TestSettings:
             "path": "x",
         }
 
-    def test_results_and_private_state_are_no_settings(self):
+    def test_arguments_where_they_are_kept(self):
         assert settings_of(Localiser(3)) == {"class": "Localiser", "dilation": 3, "tiles": None}
         assert settings_of(Localiser(3)) != settings_of(Localiser(4))
+
+    def test_public_attributes_where_they_are_not(self):
+        assert settings_of(Turned(5)) == {"class": "Turned", "radians": 0.05}
+        assert settings_of(Bare()) == {"class": "Bare", "level": 1}
+        assert settings_of(np.random.RandomState(0)) == {"class": "RandomState"}
+
+    def test_an_inferer_that_has_run_has_the_settings_that_it_had(self):
+        inferer = VotingInferer(4, overlap=0.25)
+        before = settings_of(inferer)
+        inferer(torch.rand(1, 1, 9, 8, 7), lambda x: torch.cat([x, 1 - x], dim=1))
+        assert settings_of(inferer) == before and before["overlap"] == 0.25
 
     def test_nested_inferers(self):
         first, second = (Localiser(3, VotingInferer(64, overlap=share)) for share in (0.0, 0.25))
