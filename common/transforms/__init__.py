@@ -1,6 +1,7 @@
 """Array and dictionary transforms, MONAI's conventions."""
 
 from .annotated import AnnotatedSlices, AnnotatedSlicesd
+from .body import BodyMask, BodyMaskd
 from .check import CheckVolume, CheckVolumed
 from .class_weights import ClassWeights, ClassWeightsd, VoxelWeights, VoxelWeightsd
 from .deform import RandDeformedPatch, RandDeformedPatchd
@@ -17,6 +18,8 @@ __all__ = [
     "AnnotatedSlices",
     "AnnotatedSlicesd",
     "AtomicSaveImaged",
+    "BodyMask",
+    "BodyMaskd",
     "CaseNames",
     "CheckHounsfield",
     "CheckHounsfieldd",

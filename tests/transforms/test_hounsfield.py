@@ -157,11 +157,12 @@ def test_the_file_is_named_after_loading(tmp_path):
     assert "image 'stored.nii.gz' holds values from 0 to" in str(caught.value.__cause__)
 
 
-def test_volumes_that_were_recorded(real_data):
+def test_volumes_that_were_recorded_raise_no_doubt(real_data, caplog):
     files = sorted(real_data.glob("*_ct/imagesTr/*.nii.gz"))
     assert files
     for file in files:
         CheckHounsfieldd("image")(LoadImaged("image", ensure_channel_first=True)({"image": str(file)}))
+    assert not [record for record in caplog.records if record.name.startswith("common")]
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.float16, torch.float32, torch.float64])
