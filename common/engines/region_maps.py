@@ -167,7 +167,7 @@ class RegionMaps:
         row = {"case": self._name(index), "map": self._path(case).name, **shares(regions, item["label"][0])}
         row["stage1_found"] = bool(labels.any())
         self._save(self._path(case), regions, item["image"].affine, {"signature": signature, "files": stamps, **row})
-        recall = "no foreground" if row["recall"] is None else f"recall {row['recall']:.2%}"
+        recall = "no foreground" if row["recall"] is None else f"recall {100 * row['recall']:.2f} %"
         logger.info(
             "regions of %s: C1 %.1f %%, C2 %.1f %% of the volume, %s",
             row["case"],
@@ -222,7 +222,7 @@ class RegionMaps:
             len(rows),
             100 * means["body_share"],
             100 * means["candidate_share"],
-            "no foreground" if means["recall"] is None else f"recall {means['recall']:.2%}",
+            "no foreground" if means["recall"] is None else f"recall {100 * means['recall']:.2f} %",
             self.output_dir / "regions.csv",
         )
 

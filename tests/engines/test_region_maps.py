@@ -130,7 +130,7 @@ class TestMaps:
                 assert row[column] == pytest.approx(value) == float(line[column])
             assert row["stage1_found"] is True
             shown = f"regions of {row['case']}: C1 {100 * body:.1f} %, C2 {100 * candidate:.1f} % of the volume, recall"
-            assert f"{shown} {recall:.2%}" in caplog.text
+            assert f"{shown} {100 * recall:.2f} %" in caplog.text
         for column in ("body_share", "candidate_share", "recall"):
             assert content["means"][column] == pytest.approx(np.mean([row[column] for row in content["cases"]]))
         assert "mean of 3 cases" in caplog.text
