@@ -69,8 +69,6 @@ class VotingInferer(Inferer):
         sw_batch_size: windows run at a time.
         progress: show a progress bar, on a terminal only.
 
-    `windows` is the number of windows of the last call, each read once by every network.
-
     Raises:
         InputError: an argument outside its range.
     """
@@ -96,7 +94,7 @@ class VotingInferer(Inferer):
         self.mode, self.vote, self.output, self.activation = mode, vote, output, activation
         self.threshold, self.align, self.padding_mode = threshold, align, padding_mode
         self.sw_batch_size, self.progress = sw_batch_size, progress
-        self.windows = 0
+        self._windows = 0
         for name, known in _CHOICES.items():
             _require(getattr(self, name) in known, name, getattr(self, name), f"one of {known}")
         fractions = overlap if isinstance(overlap, Sequence) else [overlap]
@@ -108,6 +106,11 @@ class VotingInferer(Inferer):
         _require(sw_batch_size >= 1, "sw_batch_size", sw_batch_size, "at least 1")
         unused = threshold is not None and vote == "mean" and output == "probabilities"
         _require(not unused, "threshold", threshold, "None where mean probabilities are the output")
+
+    @property
+    def windows(self) -> int:
+        """Windows of the last call, each read once by every network."""
+        return self._windows
 
     @torch.no_grad()
     def __call__(
@@ -149,7 +152,7 @@ class VotingInferer(Inferer):
             result = run(roi, told[0] if told else roi, learn=not told)
         except _OtherSize as seen:
             result = run(roi, seen.size, learn=False)
-        self.windows = run.windows
+        self._windows = run.windows
         return MetaTensor(result).copy_meta_from(inputs, copy_attr=False) if isinstance(inputs, MetaTensor) else result
 
     def _roi(self, volume: torch.Tensor) -> tuple[int, ...]:
