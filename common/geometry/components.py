@@ -251,11 +251,13 @@ def _filled(volume: np.ndarray) -> np.ndarray:
 def _filled_slices(volume: np.ndarray, axis: int) -> np.ndarray:
     """The volume with the holes of its slices across one axis."""
     result = volume.copy()
-    slices, targets = np.moveaxis(volume, axis, 0), np.moveaxis(result, axis, 0)
-    for start in range(0, len(slices), _SLICES):
+    slices = np.moveaxis(result, axis, 0)
+    box = _box(slices.any(axis=0))
+    for start in range(0, len(slices) if box else 0, _SLICES):
         # slices across the last axis lie scattered in memory: fetched and put back many at a time
-        part = np.array(slices[start : start + _SLICES], order="C")
-        for index, plane in enumerate(part):
-            part[index] = _filled(plane)
-        targets[start : start + _SLICES] = part
+        part = slices[(slice(start, start + _SLICES), *box)]
+        whole = np.array(part, order="C")
+        for index, plane in enumerate(whole):
+            whole[index] = _filled(plane)
+        part[...] = whole
     return result
