@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from monai.utils import optional_import
 from ...checks import InputError, nearest, problem
 from ..arguments import parse_integer, parse_triple
 from ..decathlon import atomic_folder, write_dataset, write_volume
+from .abdomen import ABDOMEN
 from .kidney import KIDNEY
 from .phantom import Phantom
 
@@ -23,7 +25,7 @@ tqdm, _ = optional_import("tqdm", name="tqdm")
 
 __all__ = ["PHANTOMS", "cache_folder", "phantom_dataset"]
 
-PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY}
+PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN}
 # Raised when the files or the list are written in another form, so that folders of the old form are made anew.
 _FORM = 1
 
@@ -124,16 +126,21 @@ def _check_options(name: str, phantom: Phantom, options: dict[str, Any]) -> None
 def _key(phantom: Phantom, parameters: dict[str, Any]) -> str:
     """A short hash of the parameters and of the modules that make the phantom: changed code makes new folders."""
     digest = hashlib.sha256(json.dumps([_FORM, parameters], sort_keys=True).encode())
-    module = inspect.getmodule(phantom.make)
-    used = {
-        module,
-        *(inspect.getmodule(one) for one in vars(module).values() if inspect.isfunction(one) or inspect.isclass(one)),
-    }
-    for one in sorted(
-        (one for one in used if one and one.__package__ == module.__package__), key=lambda one: one.__name__
-    ):
-        digest.update(inspect.getsource(one).encode())
+    for module in sorted(_modules(inspect.getmodule(phantom.make)), key=lambda one: one.__name__):
+        digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()[:12]
+
+
+def _modules(module: ModuleType) -> set[ModuleType]:
+    """A module, and those of its package that it takes functions and classes from, theirs included."""
+    found, waiting = set(), [module]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in found or one.__package__ != module.__package__:
+            continue
+        found.add(one)
+        waiting += [inspect.getmodule(item) for item in vars(one).values() if callable(item)]
+    return found
 
 
 def _make(folder: Path, phantom: Phantom, parameters: dict[str, Any], options: dict[str, Any]) -> None:

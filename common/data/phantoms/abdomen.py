@@ -1,0 +1,180 @@
+"""An abdomen in portal-venous CT with the seven structures of the two-stage networks' paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...checks import InputError, problem
+from ..arguments import parse_optional_integer, parse_triple
+from .ct import Canvas, Patient, ellipsoid, scan, smooth_union, spline_tube
+from .phantom import Phantom, PhantomCase
+from .torso import Contents, paint_bowel, paint_chest, paint_hollow, paint_kidneys, paint_skeleton, paint_wall
+from .vessels import arteries, hepatic_veins, portal_veins, systemic_veins
+
+__all__ = ["ABDOMEN", "make_abdomen"]
+
+SIZE = (192, 160, 128)
+FIELD_OF_VIEW = (400, 320, 300)
+BACKGROUND, ARTERY, VEIN, LIVER, SPLEEN, STOMACH, GALLBLADDER, PANCREAS = range(8)
+NAMES = ("background", "artery", "portal vein", "liver", "spleen", "stomach", "gallbladder", "pancreas")
+MOST_NOISE = 200
+
+
+def make_abdomen(
+    rng: np.random.Generator, size: Sequence[int], index: int, *, field_of_view: Any = None, noise: Any = None
+) -> PhantomCase:
+    """One abdomen in the portal-venous phase, with the seven structures of [roth2017hierarchical, section 3].
+
+    No brightness tells a structure: aorta, portal vein, vena cava and kidneys overlap, as do pancreas, liver, muscle
+    and the walls of bowel and stomach; place and shape vary from case to case.
+
+    Args:
+        rng: source of randomness.
+        size: X Y Z, voxels; X to the right, Y to the front, Z to the head.
+        index: number of the case; it has no bearing.
+        field_of_view: X Y Z, mm; None takes 400 x 320 x 300, some percent more or less in each case.
+        noise: standard deviation in the middle of the body, whole HU; None draws it for each case, 8 to 14.
+
+    Returns:
+        image X Y Z (int16, HU) and label X Y Z (uint8: 0 background, 1 artery, 2 portal vein, 3 liver, 4 spleen,
+        5 stomach with contents, 6 gallbladder, 7 pancreas).
+
+    Raises:
+        InputError: for a field of view that is not three positive whole numbers, or noise below 0 or above 200.
+    """
+    drawn = rng.uniform(8, 14)
+    extent = np.multiply(FIELD_OF_VIEW, rng.uniform(0.98, 1.06, 2)[[0, 0, 1]])
+    if field_of_view is not None:
+        extent = np.array(parse_triple(field_of_view, "field_of_view"), float)
+    grain = _parse_noise(noise, drawn)
+    patient = Patient(size, extent / size, rng)
+    canvas = Canvas(patient)
+    cavity = paint_wall(canvas, patient, rng)
+    below = paint_chest(canvas, patient, cavity, rng)
+    paint_skeleton(canvas, patient, rng)
+    _paint_organs(canvas, patient, np.maximum(below, cavity), rng)
+    spacing = tuple(float(edge) for edge in patient.spacing)
+    return PhantomCase(scan(canvas.hu, patient, grain, rng), canvas.label, spacing)  # type: ignore[arg-type]
+
+
+def _parse_noise(value: Any, drawn: float) -> float:
+    number = parse_optional_integer(value, "noise")
+    if number is None:
+        return drawn
+    if not 0 <= number <= MOST_NOISE:
+        raise InputError(
+            problem(f"noise is {number}", f"it must lie between 0 and {MOST_NOISE} HU", "pass for example --noise 12")
+        )
+    return float(number)
+
+
+def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.random.Generator) -> None:
+    """Everything labelled, and the veins and kidneys between; later ones press into earlier ones."""
+    liver, smallest = _Liver(rng), 0.6 * patient.voxel
+    veins, arterial = portal_veins(rng, liver.at_points, smallest), arteries(rng, smallest)
+    paint_bowel(canvas, patient, [*veins, *arterial], rng)
+    texture = patient.noise(6.0, rng)
+    box = patient.box((-110, -100, -120), (150, 110, 130))
+    shape = liver(patient.within(box)) + 1.2 * patient.noise(20.0, rng, box)
+    canvas.paint(box, np.maximum(shape, room[box] + 0.7), rng.uniform(100, 122) + 5 * texture[box], LIVER)
+    _paint_spleen(canvas, patient, room, texture, rng)
+    paint_kidneys(canvas, patient, rng)
+    stomach = _paint_stomach(canvas, patient, room, rng)
+    _paint_pancreas(canvas, patient, stomach, texture, rng)
+    _paint_gallbladder(canvas, patient, rng)
+
+    portal = rng.uniform(158, 182)
+    systemic, hepatic = systemic_veins(rng), hepatic_veins(rng, liver.at_points, smallest)
+    for tubes, hu, label in (
+        (systemic, rng.uniform(122, 162), BACKGROUND),
+        (hepatic, portal - rng.uniform(4, 22), BACKGROUND),
+        (veins, portal, VEIN),
+        (arterial, rng.uniform(140, 172), ARTERY),
+    ):
+        box, outer, _, _ = patient.tubes(tubes)
+        canvas.paint(box, outer, hu + 2 * texture[box], label)
+
+
+class _Liver:
+    """Signed distance to a liver, in the average patient's coordinates: two lobes and a caudate one, cut off below."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.right = rng.uniform(0.93, 1.05, 3) * (64, 73, 104)
+        self.left = rng.uniform(0.85, 1.1, 3) * (74, 34, 35)
+        self.reach = rng.uniform(-14, 8)
+        down = np.array((-0.55, -0.42, -0.8)) + rng.normal(0, 0.06, 3)
+        self.down = down / np.linalg.norm(down)
+
+    def __call__(self, at: Sequence[np.ndarray]) -> np.ndarray:
+        right = ellipsoid(at, (66, -1, 20), self.right)
+        under = sum((np.float32(n) * (x - np.float32(c)) for n, x, c in zip(self.down, at, (40, 0, -14))))
+        right = -smooth_union(-right, -under, 9.0)
+        left = ellipsoid(at, (2 + self.reach, 42, 42), self.left, (0, 6, 6))
+        caudate = ellipsoid(at, (14, -2, 40), (17, 14, 24))
+        return smooth_union(smooth_union(right, left, 9.0), caudate, 5.0)
+
+    def at_points(self, points: np.ndarray) -> np.ndarray:
+        """The distance at N points (N 3)."""
+        return self(np.asarray(points, np.float32).T)
+
+
+def _paint_spleen(
+    canvas: Canvas, patient: Patient, room: np.ndarray, texture: np.ndarray, rng: np.random.Generator
+) -> None:
+    box = patient.box((-160, -100, -70), (-40, 60, 120))
+    at = patient.within(box)
+    middle = np.array((-97, -34, 26)) + rng.normal(0, 3, 3)
+    body = ellipsoid(at, middle, rng.uniform(0.82, 1.12, 3) * (29, 43, 52), (-24, 14, -16))
+    hollow = ellipsoid(at, middle + (33, 22, -2), (26, 36, 50), (-24, 14, -10))
+    shape = np.maximum(-smooth_union(-body, hollow, 3.0) + 0.9 * patient.noise(18.0, rng, box), room[box] + 1)
+    canvas.paint(box, shape, rng.uniform(110, 132) + 4 * texture[box], SPLEEN)
+
+
+def _paint_stomach(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    path = [(-54, -16, 58), (-60, -6, 50), (-65, 18, 30), (-58, 38, 4), (-34, 48, -18), (-8, 49, -25), (14, 44, -24)]
+    path += [(30, 37, -22)]
+    radii = np.array((26, 30, 29, 25, 21, 18, 14, 9)) * rng.uniform(0.84, 1.06) * rng.uniform(0.94, 1.06, 8)
+    tube = spline_tube(path, radii, rng.uniform(3.0, 4.5), rng, 3.0, 2.5)
+    drink = rng.uniform(120, 230) if rng.random() < 0.25 else rng.uniform(4, 30)
+    meal = rng.uniform(60, 110) if rng.random() < 0.5 else 0.0
+    contents = Contents(drink + 0.3 * meal, rng.uniform(0.12, 0.45), meal)
+    return paint_hollow(canvas, patient, [tube], rng.uniform(65, 95), contents, rng, STOMACH, room + 1.5)
+
+
+def _paint_pancreas(
+    canvas: Canvas, patient: Patient, stomach: np.ndarray, texture: np.ndarray, rng: np.random.Generator
+) -> None:
+    path = [(34, 8, -42), (29, 14, -26), (14, 25, -15), (-8, 26, -4), (-32, 14, 6), (-58, -6, 15), (-82, -22, 23)]
+    size = rng.uniform(0.92, 1.18)
+    radii = np.array((14, 15, 10, 10, 11, 11, 8)) * size
+    gland = spline_tube(path, radii, 0.0, rng, 3.0)
+    process = spline_tube([(30, 6, -42), (20, 0, -46), (9, -2, -48)], np.array((12, 9, 6)) * size)
+    box, shape, _, _ = patient.tubes([gland, process], 8.0)
+    lobules = patient.noise(7.5, rng, box)
+    shape = shape + 1.5 * lobules + 1.5 * patient.noise(16.0, rng, box)
+    shape = np.maximum(shape, -stomach[box])
+    hu = rng.uniform(97, 115) + 5 * texture[box] - rng.uniform(15, 60) * np.clip(lobules - 0.6, 0, 1)
+    canvas.paint(box, shape, hu, PANCREAS)
+    duct = spline_tube(path[1:], [1.4] * 6)
+    box, shape, _, _ = patient.tubes([duct])
+    canvas.paint(box, np.where(canvas.label[box] == PANCREAS, shape, np.float32(9)), 45.0, PANCREAS)
+
+
+def _paint_gallbladder(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
+    full = rng.uniform(0.75, 1.15)
+    path = np.array([(39, 21, -16), (47, 33, -25), (55, 47, -41), (60, 56, -54)]) + rng.normal(0, 3, 3)
+    tube = spline_tube(path, np.array((5, 10, 15.5, 15)) * full, 1.2, rng, 2.0)
+    paint_hollow(canvas, patient, [tube], 62.0, Contents(rng.uniform(2, 18)), rng, GALLBLADDER)
+
+
+ABDOMEN = Phantom(
+    make=make_abdomen,
+    size=SIZE,
+    description="Abdomens in portal-venous CT with seven labelled structures; made by a program",
+    modality={"0": "CT"},
+    labels={str(value): name for value, name in enumerate(NAMES)},
+    notes={"reference": "made after the description of the data in arXiv 1704.06382, section 3"},
+)
