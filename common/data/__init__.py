@@ -5,6 +5,7 @@ from .convert.amos import convert_amos
 from .convert.btcv import convert_btcv
 from .convert.hdf5 import convert_hdf5
 from .convert.totalsegmentator import convert_totalsegmentator
+from .deferred import DeferredCacheDataset
 from .labelled import labelled_classes
 from .loader import CaseLoader
 from .phantoms.registry import phantom_dataset
@@ -12,6 +13,7 @@ from .provenance import provenance
 
 __all__ = [
     "CaseLoader",
+    "DeferredCacheDataset",
     "convert_amos",
     "convert_btcv",
     "convert_hdf5",

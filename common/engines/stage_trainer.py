@@ -137,6 +137,8 @@ class StageTrainer(SupervisedTrainer):
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
+            if hasattr(dataset := getattr(self.data_loader, "dataset", None), "fill"):
+                dataset.fill()
             super().run()
         barrier()  # rank 0 may still be writing what the others read back
         if self.best is not None:
