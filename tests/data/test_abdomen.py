@@ -10,7 +10,9 @@ from scipy import ndimage
 
 from common.checks import InputError
 from common.data import phantom_dataset, training_cases
+from common.data.phantoms import registry
 from common.data.phantoms.abdomen import make_abdomen
+from common.data.phantoms.ct import Canvas, Patient, SmoothField, ellipsoid, push_aside, spline_tube, tube_distance
 from common.data.phantoms.phantom import PhantomCase
 
 SIZE = (144, 116, 96)
@@ -208,6 +210,74 @@ def test_no_interval_of_brightness_finds_a_structure(cases):
             low, high = np.triu_indices(len(found), 1)
             dice = 2 * (right[high] - right[low]) / (found[high] - found[low] + truth.sum())
             assert 0 < dice.max() < 0.6, value
+
+
+def test_smooth_field_agrees_with_itself_and_has_unit_variance():
+    field = SmoothField((400.0, 300.0, 200.0), 20.0, np.random.default_rng(0), 3)
+    axes = [np.linspace(0, edge, n) for edge, n in ((400, 41), (300, 36), (200, 27))]
+    values = field.on_axes(axes)
+    assert values.shape == (3, 41, 36, 27) and values.dtype == np.float32
+    np.testing.assert_allclose(values.std(axis=(1, 2, 3)), 1, rtol=0.1)
+    # Half the distance of control points apart, and four times it.
+    assert (values[:, 1:] * values[:, :-1]).mean() > 0.7 > 0.1 > abs((values[:, 8:] * values[:, :-8]).mean())
+    picked = np.random.default_rng(1).integers(0, (41, 36, 27), (50, 3))
+    points = np.stack([axis[k] for axis, k in zip(axes, picked.T)], 1)
+    np.testing.assert_allclose(field.at(points), values[(slice(None), *picked.T)].T, atol=1e-4)
+
+
+def test_a_place_in_the_patient_is_found_again():
+    patient = Patient((80, 64, 60), (5.0, 5.0, 5.0), np.random.default_rng(3))
+    points = np.random.default_rng(0).uniform(-80, 80, (40, 3))
+    voxels = patient.locate(points) / patient.spacing - 0.5
+    found = [ndimage.map_coordinates(one, voxels.T, order=1) for one in patient.coordinates]
+    np.testing.assert_allclose(np.stack(found, 1), points, atol=0.3)
+    box = patient.box((-30, -20, -10), (30, 20, 10))
+    x, y, z = patient.coordinates
+    outside = np.ones(patient.shape, bool)
+    outside[box] = False
+    assert not (outside & (abs(x) < 30) & (abs(y) < 20) & (abs(z) < 10)).any()
+
+
+def test_distance_to_an_ellipsoid():
+    at = np.meshgrid(*[np.linspace(-20, 20, 33)] * 3, indexing="ij")
+    radius = np.sqrt((at[0] - 1) ** 2 + (at[1] - 2) ** 2 + (at[2] + 3) ** 2)
+    np.testing.assert_allclose(ellipsoid(at, (1, 2, -3), (8, 8, 8)), radius - 8, atol=1e-4)
+    long = ellipsoid(at, (0, 0, 0), (16, 6, 6), (0, 0, 90))
+    inside = (at[0] / 6) ** 2 + (at[1] / 16) ** 2 + (at[2] / 6) ** 2 < 1
+    np.testing.assert_array_equal((long < 0)[~np.isclose(long, 0, atol=1e-3)], inside[~np.isclose(long, 0, atol=1e-3)])
+    slope = np.linalg.norm(np.gradient(long, 1.25), axis=0)[np.abs(long) < 2]
+    assert np.percentile(np.abs(slope - 1), 98) < 0.2
+
+
+def test_a_voxel_cut_in_two_is_a_mixture():
+    patient = Patient((40, 16, 16), (2.0, 2.0, 2.0), np.random.default_rng(0))
+    canvas = Canvas(patient)
+    plane = np.broadcast_to(patient.axes[0][:, None, None] - np.float32(20.5), patient.shape)
+    canvas.paint((slice(None),) * 3, plane, 100.0, 3)
+    np.testing.assert_allclose(canvas.hu[8:12, 0, 0], (100, 100, 0.25 * 100 - 0.75 * 1000, -1000))
+    np.testing.assert_array_equal(canvas.label[8:12, 0, 0], (3, 3, 0, 0))
+
+
+def test_a_tube_is_led_round_another():
+    obstacle = spline_tube([(0, 0, -50), (0, 0, 0), (0, 0, 50)], [12, 12, 12])
+    tube = spline_tube([(-60, 3, 0), (0, 3, 0), (60, 3, 0)], [3, 3, 3])
+    assert tube_distance(tube.points, obstacle).min() < -8
+    moved = push_aside(tube, obstacle, 2.0)
+    assert tube_distance(moved.points, obstacle).min() > 3 + 2 - 1.5
+    np.testing.assert_allclose(moved.points[[0, -1]], tube.points[[0, -1]], atol=1e-6)
+    far = push_aside(tube, spline_tube([(0, 99, -50), (0, 99, 50)], [9, 9]), 2.0)
+    np.testing.assert_array_equal(far.points, tube.points)
+
+
+def test_a_change_of_any_module_behind_it_makes_a_phantom_anew(monkeypatch):
+    parameters = {"name": "abdomen_ct"}
+    before = registry._key(registry.PHANTOMS["abdomen_ct"], parameters)
+    source = registry.inspect.getsource
+    for part in ("abdomen", "ct", "torso", "vessels", "tubes"):
+        monkeypatch.setattr(
+            registry.inspect, "getsource", lambda one, part=part: source(one) + "#" * one.__name__.endswith("." + part)
+        )
+        assert registry._key(registry.PHANTOMS["abdomen_ct"], parameters) != before, part
 
 
 @pytest.mark.parametrize(

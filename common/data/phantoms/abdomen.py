@@ -9,9 +9,10 @@ import numpy as np
 
 from ...checks import InputError, problem
 from ..arguments import parse_optional_integer, parse_triple
-from .ct import Canvas, Patient, ellipsoid, scan, smooth_union, spline_tube
+from .ct import Canvas, Patient, ellipsoid, push_aside, scan, smooth_union, spline_tube, tube_distance
 from .phantom import Phantom, PhantomCase
 from .torso import Contents, paint_bowel, paint_chest, paint_hollow, paint_kidneys, paint_skeleton, paint_wall
+from .tubes import Tube
 from .vessels import arteries, hepatic_veins, portal_veins, systemic_veins
 
 __all__ = ["ABDOMEN", "make_abdomen"]
@@ -73,8 +74,13 @@ def _parse_noise(value: Any, drawn: float) -> float:
 
 def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.random.Generator) -> None:
     """Everything labelled, and the veins and kidneys between; later ones press into earlier ones."""
-    liver, smallest = _Liver(rng), 0.6 * patient.voxel
-    veins, arterial = portal_veins(rng, liver.at_points, smallest), arteries(rng, smallest)
+    liver, stomach, smallest = _Liver(rng), _stomach(rng), 0.6 * patient.voxel
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        return np.maximum(liver(np.asarray(points, np.float32).T), -tube_distance(points, stomach))
+
+    veins, arterial = portal_veins(rng, inside, smallest), arteries(rng, smallest)
+    veins, arterial = ([push_aside(tube, stomach, 1.5) for tube in tubes] for tubes in (veins, arterial))
     paint_bowel(canvas, patient, [*veins, *arterial], rng)
     texture = patient.noise(6.0, rng)
     box = patient.box((-110, -100, -120), (150, 110, 130))
@@ -82,12 +88,12 @@ def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.ra
     canvas.paint(box, np.maximum(shape, room[box] + 0.7), rng.uniform(100, 122) + 5 * texture[box], LIVER)
     _paint_spleen(canvas, patient, room, texture, rng)
     paint_kidneys(canvas, patient, rng)
-    stomach = _paint_stomach(canvas, patient, room, rng)
-    _paint_pancreas(canvas, patient, stomach, texture, rng)
+    surface = _paint_stomach(canvas, patient, stomach, room, rng)
+    _paint_pancreas(canvas, patient, stomach, surface, texture, rng)
     _paint_gallbladder(canvas, patient, rng)
 
     portal = rng.uniform(158, 182)
-    systemic, hepatic = systemic_veins(rng), hepatic_veins(rng, liver.at_points, smallest)
+    systemic, hepatic = systemic_veins(rng), hepatic_veins(rng, inside, smallest)
     for tubes, hu, label in (
         (systemic, rng.uniform(122, 162), BACKGROUND),
         (hepatic, portal - rng.uniform(4, 22), BACKGROUND),
@@ -116,10 +122,6 @@ class _Liver:
         caudate = ellipsoid(at, (14, -2, 40), (17, 14, 24))
         return smooth_union(smooth_union(right, left, 9.0), caudate, 5.0)
 
-    def at_points(self, points: np.ndarray) -> np.ndarray:
-        """The distance at N points (N 3)."""
-        return self(np.asarray(points, np.float32).T)
-
 
 def _paint_spleen(
     canvas: Canvas, patient: Patient, room: np.ndarray, texture: np.ndarray, rng: np.random.Generator
@@ -127,17 +129,22 @@ def _paint_spleen(
     box = patient.box((-160, -100, -70), (-40, 60, 120))
     at = patient.within(box)
     middle = np.array((-97, -34, 26)) + rng.normal(0, 3, 3)
-    body = ellipsoid(at, middle, rng.uniform(0.82, 1.12, 3) * (29, 43, 52), (-24, 14, -16))
+    body = ellipsoid(at, middle, rng.uniform(0.86, 1.14, 3) * (29, 43, 52), (-24, 14, -16))
     hollow = ellipsoid(at, middle + (33, 22, -2), (26, 36, 50), (-24, 14, -10))
     shape = np.maximum(-smooth_union(-body, hollow, 3.0) + 0.9 * patient.noise(18.0, rng, box), room[box] + 1)
     canvas.paint(box, shape, rng.uniform(110, 132) + 4 * texture[box], SPLEEN)
 
 
-def _paint_stomach(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _stomach(rng: np.random.Generator) -> Tube:
     path = [(-54, -16, 58), (-60, -6, 50), (-65, 18, 30), (-58, 38, 4), (-34, 48, -18), (-8, 49, -25), (14, 44, -24)]
     path += [(30, 37, -22)]
     radii = np.array((26, 30, 29, 25, 21, 18, 14, 9)) * rng.uniform(0.84, 1.06) * rng.uniform(0.94, 1.06, 8)
-    tube = spline_tube(path, radii, rng.uniform(3.0, 4.5), rng, 3.0, 2.5)
+    return spline_tube(path, radii, rng.uniform(3.0, 4.5), rng, 3.0, 2.5)
+
+
+def _paint_stomach(
+    canvas: Canvas, patient: Patient, tube: Tube, room: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     drink = rng.uniform(120, 230) if rng.random() < 0.25 else rng.uniform(4, 30)
     meal = rng.uniform(60, 110) if rng.random() < 0.5 else 0.0
     contents = Contents(drink + 0.3 * meal, rng.uniform(0.12, 0.45), meal)
@@ -145,20 +152,20 @@ def _paint_stomach(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.r
 
 
 def _paint_pancreas(
-    canvas: Canvas, patient: Patient, stomach: np.ndarray, texture: np.ndarray, rng: np.random.Generator
+    canvas: Canvas, patient: Patient, stomach: Tube, surface: np.ndarray, texture: np.ndarray, rng: np.random.Generator
 ) -> None:
     path = [(34, 8, -42), (29, 14, -26), (14, 25, -15), (-8, 26, -4), (-32, 14, 6), (-58, -6, 15), (-82, -22, 23)]
     size = rng.uniform(0.92, 1.18)
     radii = np.array((14, 15, 10, 10, 11, 11, 8)) * size
-    gland = spline_tube(path, radii, 0.0, rng, 3.0)
+    gland = push_aside(spline_tube(path, radii, 0.0, rng, 3.0), stomach, -2.0)
     process = spline_tube([(30, 6, -42), (20, 0, -46), (9, -2, -48)], np.array((12, 9, 6)) * size)
     box, shape, _, _ = patient.tubes([gland, process], 8.0)
     lobules = patient.noise(7.5, rng, box)
     shape = shape + 1.5 * lobules + 1.5 * patient.noise(16.0, rng, box)
-    shape = np.maximum(shape, -stomach[box])
-    hu = rng.uniform(97, 115) + 5 * texture[box] - rng.uniform(15, 60) * np.clip(lobules - 0.6, 0, 1)
+    shape = np.maximum(shape, -surface[box])
+    hu = rng.uniform(97, 115) + 5 * texture[box] - rng.uniform(10, 45) * np.clip(lobules - 0.6, 0, 1)
     canvas.paint(box, shape, hu, PANCREAS)
-    duct = spline_tube(path[1:], [1.4] * 6)
+    duct = Tube(gland.points, np.full(len(gland.points), 1.4), gland.inner, gland.kind)
     box, shape, _, _ = patient.tubes([duct])
     canvas.paint(box, np.where(canvas.label[box] == PANCREAS, shape, np.float32(9)), 45.0, PANCREAS)
 

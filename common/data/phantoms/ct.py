@@ -9,10 +9,22 @@ from monai.utils import optional_import
 
 from .tubes import Tube, tube_fields
 
+gaussian_filter1d, _ = optional_import("scipy.ndimage", name="gaussian_filter1d")
 gaussian_filter, _ = optional_import("scipy.ndimage", name="gaussian_filter")
 CubicSpline, _ = optional_import("scipy.interpolate", name="CubicSpline")
 
-__all__ = ["Canvas", "Patient", "SmoothField", "ellipsoid", "heights", "scan", "smooth_union", "spline_tube"]
+__all__ = [
+    "Canvas",
+    "Patient",
+    "SmoothField",
+    "ellipsoid",
+    "heights",
+    "push_aside",
+    "scan",
+    "smooth_union",
+    "spline_tube",
+    "tube_distance",
+]
 
 AIR = -1000.0
 Box = tuple[slice, slice, slice]
@@ -232,6 +244,24 @@ def spline_tube(
     curve = CubicSpline(along, knots, bc_type="natural")(fine)
     outer = np.maximum(np.interp(fine, along, radii), smallest)
     return Tube(curve, outer, np.maximum(outer - wall, 0), (100 * fine / along[-1]).astype(int))
+
+
+def tube_distance(points: np.ndarray, tube: Tube) -> np.ndarray:
+    """Signed distance of N points (N 3, mm) to the outer surface of a tube."""
+    return (np.linalg.norm(points[:, None] - tube.points, axis=2) - tube.outer).min(axis=1)
+
+
+def push_aside(tube: Tube, other: Tube, gap: float) -> Tube:
+    """A tube led round the outside of another one, so that `gap` mm stay between them, or it presses in by as much."""
+    points = tube.points
+    for _ in range(3):
+        apart = np.linalg.norm(points[:, None] - other.points, axis=2)
+        nearest = np.argmin(apart - other.outer, axis=1)
+        distance = np.take_along_axis(apart, nearest[:, None], 1)
+        short = np.clip(other.outer[nearest] + tube.outer + gap - distance[:, 0], 0, None)
+        away = (points - other.points[nearest]) / np.maximum(distance, 1e-3)
+        points = points + gaussian_filter1d(short[:, None] * away, 2.0, axis=0)
+    return Tube(points, tube.outer, tube.inner, tube.kind)
 
 
 def scan(hu: np.ndarray, patient: Patient, noise: float, rng: np.random.Generator) -> np.ndarray:

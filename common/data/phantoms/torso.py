@@ -49,7 +49,9 @@ def paint_wall(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np
     texture = patient.noise(7.0, rng)
     canvas.paint(EVERYWHERE, body, 25.0)
     canvas.paint(EVERYWHERE, body + np.float32(2.2), FAT + 6 * texture)
-    canvas.paint(EVERYWHERE, muscle, MUSCLE + 7 * texture)
+    # A seam of fat between the layers of muscle.
+    seam = np.exp(-(((muscle + np.float32(6)) / np.float32(1.4)) ** 2))
+    canvas.paint(EVERYWHERE, muscle, MUSCLE + 7 * texture - 75 * seam)
     # Stringy vessels and lymph nodes, too small to be drawn one by one, speckle the fat of the cavity.
     strands = np.clip(patient.noise(6.0, rng) - 1.5, 0, 1)
     canvas.paint(EVERYWHERE, cavity, FAT - 4 + 5 * texture + 90 * strands)
@@ -100,7 +102,7 @@ def paint_chest(canvas: Canvas, patient: Patient, cavity: np.ndarray, rng: np.ra
     high = np.maximum(z, np.float32(-20))
     breath = rng.uniform(-10, 10)
     right = ellipsoid((x, y, high), (58, 4, -20), (88, 104, 122 + breath))
-    left = ellipsoid((x, y, high), (-60, 0, -20), (86, 102, 101 + breath))
+    left = ellipsoid((x, y, high), (-60, 0, -20), (86, 102, 93 + breath))
     below = smooth_union(smooth_union(right, left, 22.0), z - np.float32(25), 8.0)
     canvas.paint(EVERYWHERE, np.maximum(cavity, -below), MUSCLE)
     box = patient.box((-400, -400, 15), (400, 400, 400))
@@ -126,6 +128,11 @@ def paint_kidneys(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
     bright = rng.uniform(178, 205)
     for side, height in ((1, -52), (-1, -38)):
         middle = np.array((side * rng.uniform(60, 66), -42 + rng.uniform(-4, 4), height + rng.uniform(-10, 8)))
+        adrenal = middle + (side * -19, 22, 48)
+        for lean in (-28, 22):  # two limbs that meet at the front
+            limb = adrenal + 11 * np.array((np.sin(np.deg2rad(lean)), -np.cos(np.deg2rad(lean)), 0))
+            box = patient.box(limb - 18, limb + 18)
+            canvas.paint(box, ellipsoid(patient.within(box), limb, (2.4, 13, 13), (12, 0, lean)), 72.0)
         box = patient.box(middle - (48, 48, 80), middle + (48, 48, 80))
         at, turn = patient.within(box), (-10.0, side * -12.0, side * 30.0)
         bumps = 1.2 * patient.noise(16.0, rng, box)
@@ -138,10 +145,6 @@ def paint_kidneys(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
         canvas.paint(box, pyramids, bright - 32)
         pelvis = ellipsoid(at, middle + (side * -15, 8, 0), (11, 9, 13), turn)
         canvas.paint(box, pelvis, 12.0 if rng.random() < 0.7 else 320.0)
-        adrenal = middle + (side * -19, 14, 48)
-        for lean in (-32, 24):
-            box = patient.box(adrenal - 22, adrenal + 22)
-            canvas.paint(box, ellipsoid(patient.within(box), adrenal, (2.6, 14, 13), (12, 0, lean)), 72.0)
 
 
 def paint_bowel(canvas: Canvas, patient: Patient, clear: Sequence[Tube], rng: np.random.Generator) -> None:
@@ -155,7 +158,7 @@ def paint_bowel(canvas: Canvas, patient: Patient, clear: Sequence[Tube], rng: np
     """
     free = np.concatenate([tube.points[::4] for tube in clear])
     drunk = rng.random() < 0.4  # positive contrast has been given by mouth
-    for _ in range(45):
+    for _ in range(70):
         middle = rng.uniform(-1, 1, 3) * (62, 30, 52) + (-8, 30, -108)
         path = middle + np.cumsum(rng.normal(0, 1, (4, 3)) * (20, 15, 15), axis=0)
         path = np.clip(path, (-95, -12, -400), (90, 66, -52))

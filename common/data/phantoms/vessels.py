@@ -24,7 +24,7 @@ def arteries(rng: np.random.Generator, smallest: float) -> list[Tube]:
     wide = rng.uniform(8.2, 10.8)
     trunk = np.array((-9, 10, 27)) + rng.normal(0, 2, 3)
     fork = np.array((-5, -9, -112)) + rng.normal(0, 2, 3)
-    mesenteric = np.array([(-9.0, -6, 9), (-7, 3, 1), (-5, 7, -28), (-4, 13, -62), (0, 22, -112)])
+    mesenteric = np.array([(-10.0, -13, 11), (-7, 2, 2), (-5, 7, -28), (-4, 13, -62), (0, 22, -112)])
     mesenteric[1:] += rng.normal(0, 1.5, (4, 3))
     upper, lower = rng.uniform(-26, -14, 2)
     courses: list[tuple[Sequence, Sequence]] = [
@@ -37,7 +37,7 @@ def arteries(rng: np.random.Generator, smallest: float) -> list[Tube]:
     ]
     courses = [(points, np.multiply(radii, wide)) for points, radii in courses]
     courses += [
-        ([(-9, -6, 22), (-9, 3, 25), trunk], [4.2, 4.0, 3.8]),
+        ([(-10, -14, 20), (-9, 2, 25), trunk], [4.2, 4.0, 3.8]),
         ([trunk, (9, 15, 21), (25, 22, 16), (36, 24, 23), (46, 21, 35)], [3.3, 3.0, 2.7, 2.3, 1.9]),
         (
             [trunk, (-22, 2, 25), (-35, 4, 14), (-50, -12, 22), (-66, -17, 21), (-85, -25, 34)],
