@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.utils import optional_import
+from monai.utils import convert_to_dst_type, optional_import
 
 from ..checks import InputError, problem
 from .boxes import Box
@@ -21,8 +21,8 @@ __all__ = ["Component", "connected_components", "fill_holes", "keep_largest"]
 # neighbours of a voxel, by number of axes and number of axes along which a neighbour may differ
 _NEIGHBOURS = {(2, 1): 4, (2, 2): 8, (3, 1): 6, (3, 2): 18, (3, 3): 26}
 
-# voxels of a map of numbers, and slices, that are handled at a time
-_RUN, _SLICES = 2**20, 64
+# voxels of a map of numbers, and slices, that are handled at a time, so that intermediates stay small
+_PIECE, _SLICES = 2**18, 64
 
 
 class Component(NamedTuple):
@@ -81,11 +81,11 @@ def keep_largest(
         labels, found = _label(volume, connectivity, compact=True)
         if found <= count:
             return volume
-        return _among(labels, _by_size(labels, _sizes(labels, found))[:count], found)
+        return _among(labels, _measure(labels, found).by_size()[:count], found)
 
     inside = _each(mask, kept, spatial_dims)
     if mask.dtype == torch.bool:
-        return mask & inside
+        return convert_to_dst_type(inside, mask)[0]
     return torch.where(inside, mask, torch.zeros((), dtype=mask.dtype, device=mask.device))
 
 
@@ -106,7 +106,7 @@ def fill_holes(mask: torch.Tensor, axis: int | None = None, spatial_dims: int = 
 
     inside = _each(mask, filled, spatial_dims)
     if mask.dtype == torch.bool:
-        return mask | inside
+        return convert_to_dst_type(inside, mask)[0]
     return torch.where(inside & (mask == 0), torch.ones((), dtype=mask.dtype, device=mask.device), mask)
 
 
@@ -117,11 +117,15 @@ def _to_numpy(mask: torch.Tensor) -> np.ndarray:
 
 
 def _each(mask: torch.Tensor, function: Callable[[np.ndarray], np.ndarray], spatial_dims: int) -> torch.Tensor:
-    """Apply `function`, boolean array to boolean array, to every leading item of a mask."""
+    """Apply `function`, boolean array to boolean array, to every leading item of a mask; the result has its own memory.
+
+    `function` writes nothing to what it gets, but may hand it back.
+    """
     volumes = _to_numpy(mask).reshape(-1, *mask.shape[mask.ndim - spatial_dims :])
     found = [function(volume) for volume in volumes]
-    # one volume, the usual case, is not copied
-    inside = np.ascontiguousarray(found[0]) if len(found) == 1 else np.stack(found)
+    # one volume, the usual case, is copied only where it came back or lies otherwise in memory
+    alone = len(found) == 1 and not np.may_share_memory(found[0], volumes)
+    inside = np.ascontiguousarray(found[0]) if alone else np.stack(found)
     return torch.from_numpy(inside.reshape(mask.shape)).to(mask.device)
 
 
@@ -156,31 +160,51 @@ def _label(volume: np.ndarray, connectivity: int | None, compact: bool = False) 
     return (labels if compact else labels.astype(np.int32)), int(found)
 
 
+class _Measures(NamedTuple):
+    """Of the numbers 1 .. n of a map: voxels, position of the first voxel in memory, and the box. Row 0 is unused."""
+
+    voxels: np.ndarray
+    first: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    def by_size(self) -> np.ndarray:
+        """The numbers by falling size, of equal ones first the one that begins first: no backend decides a tie."""
+        return np.lexsort((self.first[1:], -self.voxels[1:])) + 1
+
+
+def _measure(labels: np.ndarray, found: int) -> _Measures:
+    """Measure the components in a map of numbers 0 .. n.
+
+    Run by run, a run being equal numbers along the last axis: there are far fewer of them than voxels.
+    """
+    voxels, first = np.zeros(found + 1, np.int64), np.full(found + 1, labels.size)
+    start = np.full((labels.ndim, found + 1), max(labels.shape))
+    stop = np.zeros_like(start)
+    length = labels.shape[-1]
+    lines = labels.reshape(-1, length)
+    for begin in range(0, len(lines), max(1, _PIECE // length)):
+        part = lines[begin : begin + max(1, _PIECE // length)]
+        edge = np.ones(part.shape, dtype=bool)
+        np.not_equal(part[:, 1:], part[:, :-1], out=edge[:, 1:])
+        places = np.flatnonzero(edge)
+        numbers, lengths = part.reshape(-1)[places], np.diff(places, append=part.size)
+        inside = numbers > 0
+        numbers, lengths, places = numbers[inside], lengths[inside], places[inside] + begin * length
+        np.add.at(voxels, numbers, lengths)
+        np.minimum.at(first, numbers, places)
+        for axis, index in enumerate(np.unravel_index(places, labels.shape)):
+            np.minimum.at(start[axis], numbers, index)
+            np.maximum.at(stop[axis], numbers, index + (lengths if axis == labels.ndim - 1 else 1))
+    return _Measures(voxels, first, start.T, stop.T)
+
+
 def _describe(labels: np.ndarray, found: int) -> list[Component]:
-    """The components in a map of numbers 1 .. n, largest first."""
-    sizes = _sizes(labels, found)
-    boxes = ndimage.find_objects(labels)
-    parts = []
-    for index in _by_size(labels, sizes).tolist():
-        box = Box(*(tuple(int(getattr(part, end)) for part in boxes[index - 1]) for end in ("start", "stop")))
-        parts.append(Component(index, int(sizes[index]), box))
-    return parts
-
-
-def _runs(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """A map of numbers piece by piece in memory order, so that no intermediate is as large as the map."""
-    flat = labels.reshape(-1)
-    for start in range(0, flat.size, _RUN):
-        yield start, flat[start : start + _RUN]
-
-
-def _sizes(labels: np.ndarray, found: int) -> np.ndarray:
-    """Voxels of every number 0 .. n."""
-    sizes = np.zeros(found + 1, dtype=np.int64)
-    for _, run in _runs(labels):
-        counts = np.bincount(run)
-        sizes[: counts.size] += counts
-    return sizes
+    """The components in a map of numbers 0 .. n, largest first."""
+    measures = _measure(labels, found)
+    order = measures.by_size()
+    voxels, start, stop = (values[order].tolist() for values in (measures.voxels, measures.start, measures.stop))
+    return [Component(*row[:2], Box(*map(tuple, row[2:]))) for row in zip(order.tolist(), voxels, start, stop)]
 
 
 def _among(labels: np.ndarray, chosen: np.ndarray, found: int) -> np.ndarray:
@@ -190,33 +214,11 @@ def _among(labels: np.ndarray, chosen: np.ndarray, found: int) -> np.ndarray:
     wanted = np.zeros(found + 1, dtype=bool)
     wanted[chosen] = True
     inside = np.empty(labels.size, dtype=bool)
-    for start, run in _runs(labels):
-        inside[start : start + run.size] = wanted[run]
+    flat = labels.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        # an index of another type than the machine's own is copied to it
+        inside[start : start + _PIECE] = wanted[flat[start : start + _PIECE]]
     return inside.reshape(labels.shape)
-
-
-def _by_size(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The numbers 1 .. n by falling size, of equal ones first the one whose first voxel comes first in memory."""
-    _, place, repeats = np.unique(sizes[1:], return_inverse=True, return_counts=True)
-    tied = np.flatnonzero(repeats[place] > 1) + 1
-    first = np.zeros(len(sizes), dtype=np.int64)
-    first[tied] = _first_voxels(labels, tied, len(sizes))
-    return np.lexsort((first[1:], -sizes[1:])) + 1
-
-
-def _first_voxels(labels: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
-    """Position in memory order of the first voxel of some numbers, so that no backend's numbering decides a tie."""
-    first = np.full(count, labels.size, dtype=np.int64)
-    missing = np.zeros(count, dtype=bool)
-    missing[wanted] = True
-    for start, run in _runs(labels):
-        if not missing.any():
-            break
-        places = np.flatnonzero(missing[run])[::-1]
-        # of repeated indices the last assignment stays: going backwards leaves the first voxel
-        first[run[places]] = start + places
-        missing[run[places]] = False
-    return first[wanted]
 
 
 def _box(volume: np.ndarray) -> tuple[slice, ...] | None:

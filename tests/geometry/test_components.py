@@ -93,7 +93,7 @@ def test_holes_of_the_volume_and_of_slices():
 @pytest.fixture(params=[1, 50])
 def pieces(request, monkeypatch):
     """Work on pieces far smaller than a volume, as is done on large ones."""
-    monkeypatch.setattr(module, "_RUN", request.param)
+    monkeypatch.setattr(module, "_PIECE", request.param)
     monkeypatch.setattr(module, "_SLICES", 4)
 
 
@@ -116,7 +116,7 @@ def test_pieces_do_not_show(backend, pieces, monkeypatch):
     few, (labels, found) = [keep_largest(mask, count) for count in (1, 2, 20)], connected_components(mask)
     sizes = [part.voxels for part in found]
     assert len(sizes) > 21 and sizes[19] == sizes[20] < sizes[0]  # with ties, one of them at the cut
-    monkeypatch.setattr(module, "_RUN", 2**20)
+    monkeypatch.setattr(module, "_PIECE", 2**20)
     again, parts = connected_components(mask)
     assert torch.equal(again, labels) and parts == found
     for count, kept in zip((1, 2, 20), few, strict=True):
