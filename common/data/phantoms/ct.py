@@ -186,7 +186,7 @@ def ellipsoid(
         radii: its half axes.
         turn: degrees by which it is turned about x, then y, then z.
 
-    >>> float(ellipsoid((5.0, 0.0, 0.0), (0, 0, 0), (3, 2, 1)))
+    >>> round(float(ellipsoid((5.0, 0.0, 0.0), (0, 0, 0), (3, 2, 1))), 4)
     2.0
     """
     x, y, z = (one - np.float32(middle) for one, middle in zip(at, centre))
