@@ -81,7 +81,7 @@ def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.ra
 
     veins, arterial = portal_veins(rng, inside, smallest), arteries(rng, smallest)
     veins, arterial = ([push_aside(tube, stomach, 1.5) for tube in tubes] for tubes in (veins, arterial))
-    paint_bowel(canvas, patient, [*veins, *arterial], rng)
+    paint_bowel(canvas, patient, [*veins, *arterial], room, rng)
     texture = patient.noise(6.0, rng)
     box = patient.box((-110, -100, -120), (150, 110, 130))
     shape = liver(patient.within(box)) + 1.2 * patient.noise(20.0, rng, box)
@@ -101,6 +101,8 @@ def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.ra
         (arterial, rng.uniform(140, 172), ARTERY),
     ):
         box, outer, _, _ = patient.tubes(tubes)
+        if tubes is veins or tubes is hepatic:  # they end where the diaphragm cuts the liver off
+            outer = np.maximum(outer, room[box] + 2)
         canvas.paint(box, outer, hu + 2 * texture[box], label)
 
 
@@ -129,7 +131,7 @@ def _paint_spleen(
     box = patient.box((-160, -100, -70), (-40, 60, 120))
     at = patient.within(box)
     middle = np.array((-97, -34, 26)) + rng.normal(0, 3, 3)
-    body = ellipsoid(at, middle, rng.uniform(0.86, 1.14, 3) * (29, 43, 52), (-24, 14, -16))
+    body = ellipsoid(at, middle, rng.uniform(0.9, 1.16, 3) * (30, 43, 52), (-24, 14, -16))
     hollow = ellipsoid(at, middle + (33, 22, -2), (26, 36, 50), (-24, 14, -10))
     shape = np.maximum(-smooth_union(-body, hollow, 3.0) + 0.9 * patient.noise(18.0, rng, box), room[box] + 1)
     canvas.paint(box, shape, rng.uniform(110, 132) + 4 * texture[box], SPLEEN)

@@ -42,9 +42,9 @@ def paint_wall(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np
     # Hips and chest differ in girth.
     swell = 1 + np.float32(rump / 150) * z
     x, y = x / swell, y / swell
-    body = _girdle(x, y + 2, 152 + 11 * stout, 103 + 10 * stout, 2.5)
+    body = _girdle(x, y + 2, 154 + 10 * stout, 105 + 9 * stout, 2.5)
     muscle = _girdle(x, y + 4, 138 + 3 * stout, 91 + 2 * stout, 2.4)
-    cavity = _girdle(x, y - np.float32(3.5), 126, 79, 2.35)
+    cavity = _girdle(x, y - np.float32(2), 125, 78, 2.35)
     del x, y
     texture = patient.noise(7.0, rng)
     canvas.paint(EVERYWHERE, body, 25.0)
@@ -147,13 +147,16 @@ def paint_kidneys(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
         canvas.paint(box, pelvis, 12.0 if rng.random() < 0.7 else 320.0)
 
 
-def paint_bowel(canvas: Canvas, patient: Patient, clear: Sequence[Tube], rng: np.random.Generator) -> None:
+def paint_bowel(
+    canvas: Canvas, patient: Patient, clear: Sequence[Tube], room: np.ndarray, rng: np.random.Generator
+) -> None:
     """Duodenum, coils of small bowel, colon: wall and contents as the stomach has them.
 
     Args:
         canvas: to paint on.
         patient: whose bowel it is.
         clear: tubes that no coil runs into.
+        room: signed distance to the wall of the cavity, X Y Z, mm.
         rng: source of randomness.
     """
     free = np.concatenate([tube.points[::4] for tube in clear])
@@ -168,7 +171,7 @@ def paint_bowel(canvas: Canvas, patient: Patient, clear: Sequence[Tube], rng: np
             continue
         fluid = rng.uniform(130, 260) if drunk and rng.random() < 0.6 else rng.uniform(8, 45)
         gas = rng.uniform(0.2, 0.7) if rng.random() < 0.25 else 0.0
-        paint_hollow(canvas, patient, [loop], rng.uniform(60, 100), Contents(fluid, gas), rng)
+        paint_hollow(canvas, patient, [loop], rng.uniform(60, 100), Contents(fluid, gas), rng, within=room)
     colon = [
         [(98, -28, -240), (98, -20, -150), (97, -14, -100), (92, 12, -74), (72, 42, -78)],
         [(72, 42, -78), (45, 58, -88), (0, 66, -92), (-45, 60, -78), (-82, 34, -48)],
@@ -179,7 +182,7 @@ def paint_bowel(canvas: Canvas, patient: Patient, clear: Sequence[Tube], rng: np
         sacs = 1 + 0.13 * np.sin(np.arange(len(part.outer)) * 2.0 / 26 * 2 * np.pi + rng.uniform(0, 6))
         part = Tube(part.points, part.outer * sacs, part.inner * sacs, part.kind)
         stool = Contents(rng.uniform(0, 50), rng.uniform(0.0, 0.75), lumps=70.0)
-        paint_hollow(canvas, patient, [part], 62.0, stool, rng)
+        paint_hollow(canvas, patient, [part], 62.0, stool, rng, within=room)
     duodenum = [
         (30, 36, -22),
         (46, 22, -26),
