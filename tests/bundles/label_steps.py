@@ -69,7 +69,7 @@ class LabelledBundle:
             data[self.pred] = inferer(data[self.image][None].to(device), network.eval())[0]
         after = [step for step in self._part("postprocessing", device).transforms if not isinstance(step, SaveImaged)]
         labels = Compose(after)(data)[self.pred]
-        return np.asarray(labels)[0].astype(np.uint8)
+        return np.asarray(labels)[0]
 
 
 if __name__ == "__main__":

@@ -135,12 +135,15 @@ def test_monai_checks_exports_and_loads_it_from_its_own_folder(work, bundle):
 def test_the_steps_of_monai_label_give_the_voxels_of_the_bundle_beside_another_one(repository, work, bundle, dataset):
     other = pack_tiny(repository / "bundles" / NAME, work, TINY, "other_method")
     code = other / "scripts_other_method" / "networks" / "unet3d.py"
-    code.write_text(code.read_text().replace("return self.score(x)", "return -self.score(x)"))
+    written = code.read_text()
+    assert written.count("= self.score(x)") == 1
+    code.write_text(written.replace("= self.score(x)", "= -self.score(x)"))
     image = dataset / "imagesTr" / "case0.nii.gz"
     steps = Path(__file__).with_name("label_steps.py")
     python(work, work, str(steps), str(work / "label.npz"), str(image), str(bundle), str(other), str(bundle))
     found = np.load(work / "label.npz")
     expected = np.asarray(infer(work, bundle, image, work / "one")["case0"].dataobj)
     assert np.array_equal(found["bundle0"], expected) and np.array_equal(found["bundle2"], expected)
+    assert found["bundle0"].dtype == np.uint8
     # the network of the other one has its sign turned: the most likely class has become the least likely
     assert (found["bundle1"] != expected).mean() > 0.9
