@@ -55,9 +55,18 @@ class CaseNames:
 
 
 class _UnitWriter(NibabelWriter):
-    """``NibabelWriter`` that keeps the unit of the grid, which MONAI's leaves open: micrometres stay micrometres."""
+    """``NibabelWriter`` that keeps the unit of the grid, which MONAI's leaves open: micrometres stay micrometres.
+
+    A volume of one slice keeps its three axes, too, of which MONAI's drops the last.
+    """
 
     _units: int | None = None
+
+    def set_data_array(self, data_array: Any, *args: Any, **options: Any) -> None:
+        """Take the array as MONAI does, but one channel of a volume as a volume."""
+        super().set_data_array(data_array, *args, **options)
+        while len(data_array.shape) == 4 and self.data_obj.ndim < 3:
+            self.data_obj = self.data_obj[..., None]
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
         """Take ``xyzt_units`` beside what MONAI takes."""
@@ -80,7 +89,7 @@ class AtomicSaveImaged(SaveImaged):
 
     Two inputs of one name in different folders are saved under different names within a run (see :class:`CaseNames`);
     the name is kept in the volume's metadata as ``case_name`` for reports. A file of an earlier run is replaced, as in
-    MONAI. A NIfTI file keeps the unit of its grid (``xyzt_units`` of the input).
+    MONAI. A NIfTI file keeps the unit of its grid (``xyzt_units`` of the input), and a volume of one slice its axes.
 
     Args:
         args: as ``monai.transforms.SaveImaged``.

@@ -60,6 +60,14 @@ def test_writes_what_monai_writes(tmp_path):
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["scan_seg.nii.gz"]
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 1), (3, 1, 1), (1, 4, 5)])
+def test_a_volume_of_one_slice_keeps_its_axes(tmp_path, shape):
+    pred = volume("in/scan.nii.gz")
+    pred = MetaTensor(torch.ones(1, *shape), meta=dict(pred.meta))
+    saver(tmp_path)({"pred": pred})
+    assert read(tmp_path / "scan_seg.nii.gz").shape == shape
+
+
 @pytest.mark.parametrize(
     "options, path",
     [
