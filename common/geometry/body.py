@@ -52,5 +52,8 @@ def body_mask(volume: torch.Tensor, threshold: float = -500.0, opening: int = 2,
     for plane in range(values.shape[-3]):
         # plane by plane, for whole numbers are compared as float32
         torch.ge(values[..., plane, :, :], threshold, out=mask[..., plane, :, :])
-    mask = dilate(keep_largest(erode(mask, opening)), opening)
+    # one name for all steps: none keeps the mask of the step before
+    mask = erode(mask, opening)
+    mask = keep_largest(mask)
+    mask = dilate(mask, opening)
     return fill_holes(mask, axis=axis)
