@@ -163,7 +163,20 @@ def overlay_ids(bundle: Bundle) -> list[str]:
             wrong = min((bundle.strange(base, overlay) for base in bases), key=len)
             for key, remedy in wrong.items():
                 found.append(remark(file, key, "is no id of what it is laid on", remedy))
+        if ("inference.json", overlay) in bundle.chains:
+            remedy = "give the value an id of its own at the top of train.json"
+            found += [
+                remark(file, key, f"is laid on inference.json, too, which has no '{above}'", remedy)
+                for key, above in _without_parent(bundle.configs["inference.json"], bundle.configs[overlay])
+            ]
     return found
+
+
+def _without_parent(base: dict[str, Any], overlay: dict[str, Any]) -> list[tuple[str, str]]:
+    """Ids of an overlay that lie in what a base does not have, and that; MONAI stops at them with a ``KeyError``."""
+    ids = config_ids(base)
+    parents = {key: normal_id(key.removeprefix("+")).rpartition("::")[0] for key in overlay}
+    return [(key, above) for key, above in parents.items() if above and above not in ids]
 
 
 def macros(bundle: Bundle) -> list[str]:

@@ -80,6 +80,7 @@ FAULTS = [
     ("dead", "train.json", {"train/sampler": {"_target_": "SimpleInferer"}}, "configs/train.json: train::sampler: is used by nothing"),
     ("overlays", "demo.json", {"epoch": 1}, "configs/demo.json: epoch: is no id of what it is laid on.*use 'epochs'"),
     ("overlays", "narrow.json", {"optimizer::lrr": 1.0}, r"narrow.json: optimizer::lrr: is no id.*use 'optimizer::lr'"),
+    ("overlays", "modern.json", {"output_dir": "out", "train::trainer::max_epochs": 2}, "modern.json: train::trainer::max_epochs: is laid on inference.json, too, which has no 'train::trainer'"),
     ("overlays", "evaluate.json", {"validate::handlers::0": {"_target_": "StatsHandler"}}, "evaluate.json: validate::handlers::0: names a position of a list"),
     ("macros", "inference.json", {"network_def": "%train.json::network_def"}, "inference.json: network_def: '%train.json::network_def' is a macro"),
     ("macros", "inference.json", {"dataset/transform": "%preprocessing"}, "'%preprocessing' is a macro"),
