@@ -164,17 +164,18 @@ def overlay_ids(bundle: Bundle) -> list[str]:
             for key, remedy in wrong.items():
                 found.append(remark(file, key, "is no id of what it is laid on", remedy))
         if ("inference.json", overlay) in bundle.chains:
+            below = ("inference.json", *(bundle.below(overlay) or ())[1:])
             remedy = "give the value an id of its own at the top of train.json"
             found += [
                 remark(file, key, f"is laid on inference.json, too, which has no '{above}'", remedy)
-                for key, above in _without_parent(bundle.configs["inference.json"], bundle.configs[overlay])
+                for key, above in _without_parent([bundle.configs[one] for one in below], bundle.configs[overlay])
             ]
     return found
 
 
-def _without_parent(base: dict[str, Any], overlay: dict[str, Any]) -> list[tuple[str, str]]:
-    """Ids of an overlay that lie in what a base does not have, and that; MONAI stops at them with a ``KeyError``."""
-    ids = config_ids(base)
+def _without_parent(below: list[dict[str, Any]], overlay: dict[str, Any]) -> list[tuple[str, str]]:
+    """Ids of an overlay in what the configs below do not have, and that; MONAI stops at them with a ``KeyError``."""
+    ids = {name for config in below for name in config_ids(config)}
     parents = {key: normal_id(key.removeprefix("+")).rpartition("::")[0] for key in overlay}
     return [(key, above) for key, above in parents.items() if above and above not in ids]
 
