@@ -231,7 +231,18 @@ def _ids(configs: Sequence[Path]) -> dict[str, Any]:
 
     from ..bundling.ids import config_ids
 
-    return config_ids(ConfigParser.load_config_files([str(path) for path in configs]))
+    try:
+        return config_ids(ConfigParser.load_config_files([str(path) for path in configs]))
+    except KeyError as error:  # MONAI's word for a nested id whose parent is not there
+        names = " + ".join(path.name for path in configs)
+        absent = str(error.args[0]).rpartition(" ")[2]
+        raise InputError(
+            problem(
+                f"{names} do not fit together: one of them changes something in '{absent}', which is not there",
+                "an overlay is laid over a config that has what it changes",
+                "leave that overlay out; some are for training alone",
+            )
+        ) from error
 
 
 def _check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:

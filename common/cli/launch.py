@@ -30,20 +30,22 @@ __all__ = ["bundle_command", "check_package", "launch", "shown"]
 
 PACKAGE = __package__.split(".")[0]
 _FOLDER = Path(__file__).resolve().parents[1]
+# MONAI drops an override that is None without a word, where an expression that gives None arrives; "true" and "false"
+# it takes for texts, both of which count as true
+_AS_MONAI_READS = {"None": "$None", "null": "$None", "true": "True", "false": "False"}
 
 
 def bundle_command(configs: Sequence[Path], overrides: Mapping[str, Any]) -> list[str]:
     """Arguments of ``python -m monai.bundle run`` for config files, later ones over earlier ones, and overrides.
 
     Files below the working directory are named relative to it, so that the line printed is short and can be pasted.
-    None and null are handed over as ``$None``.
+    None and null are handed over as ``$None``, true and false as ``True`` and ``False``.
     """
     names = [_short(path) for path in configs]
     files = names[0] if len(names) == 1 else "[" + ",".join(f"'{name}'" for name in names) + "]"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files]
     for name, value in overrides.items():
-        # MONAI drops an override that is None without a word; an expression that gives None arrives
-        command += [f"--{name}", "$None" if str(value) in ("None", "null") else str(value)]
+        command += [f"--{name}", _AS_MONAI_READS.get(str(value), str(value))]
     return command
 
 

@@ -48,7 +48,8 @@ def _configs(*names: str) -> str:
         (["train", NAME, "--dataset_dir", "007"], ("train",), ["--dataset_dir", "007"]),
         (["train", NAME, "--slice_folds", "None"], ("train",), ["--slice_folds", "$None"]),
         (["train", NAME, "--norm=null"], ("train",), ["--norm", "$None"]),
-        (["train", NAME, "--validate::evaluator::amp=false"], ("train",), ["--validate::evaluator::amp", "false"]),
+        (["train", NAME, "--validate::evaluator::amp=false"], ("train",), ["--validate::evaluator::amp", "False"]),
+        (["train", NAME, "--padded", "true"], ("train",), ["--padded", "True"]),
         (["train", NAME, "--tracking", "mlflow"], ("train",), ["--tracking", "mlflow"]),
         (["evaluate", NAME, "--overlays", "small"], ("train", "evaluate", "small"), []),
         (
@@ -112,6 +113,7 @@ def test_demo_tells_the_bundles_own_metric_and_its_table_of_stages(
         (["train", NAME, "--validate::dataset::dat", "x"], "use 'validate::dataset::data'"),
         (["demo", NAME, "--lerning_rate", "3"], "use 'learning_rate'"),
         (["train", NAME, "--config_file", "x.json"], "lay others over: --overlays"),
+        (["predict", NAME, "x", "--overlays", "evaluate"], "inference.json.*evaluate.json do not fit.*in 'validate'"),
         (["train", NAME, "--overlays", "smal"], "has no config 'smal'.*write 'small'"),
         (["train", "unet3d_spars"], f"no bundle 'unet3d_spars'.*write '{NAME}'"),
         (["train", NAME, "small"], "'small' is not understood"),
