@@ -1,0 +1,26 @@
+"""Learning rates that fall to zero do so at the last epoch, whoever sets the number of epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "cascaded_multiorgan" / "configs"
+
+
+@pytest.mark.parametrize("overlays, widths", [(["modern"], [2, 4, 8, 16]), (["small", "demo"], [2, 4])])
+@pytest.mark.parametrize("epochs", [None, 5])
+def test_schedules_follow_the_trainers(overlays, widths, epochs):
+    """MONAI Label and federated clients set ``train::trainer::max_epochs``, and no other number."""
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{name}.json") for name in ("train", *overlays)])
+    parser.update({"widths": widths, "stage1_iterations": 600, "stage2_iterations": 300, "device": "cpu"})
+    if epochs is not None:
+        parser["train::trainer::max_epochs"] = epochs
+    parser.parse()
+    wanted = epochs or 300 // parser["iterations_per_epoch"]
+    handlers = {"stage1": "stage1::handlers::1::lr_scheduler", "train": "train::handlers::1::lr_scheduler"}
+    found = {name: parser.get_parsed_content(key).total_iters for name, key in handlers.items()}
+    assert found == {"stage1": 2 * wanted, "train": wanted}
