@@ -130,6 +130,14 @@ def test_organs_that_are_not_labelled_are_not_scored(tmp_path):
     assert set(json.loads((tmp_path / "metrics.json").read_text())["summary"]) == {"liver", "spleen", "all classes"}
 
 
+def test_scores_are_those_of_the_numbers_given(tmp_path):
+    """Labelled organs need not be the first ones: the scores of stage 1 differ from organ to organ."""
+    evaluate([write(tmp_path, "a", organs(), "RAS")], [StageReport(tmp_path, NAMES, [3, 1], STAGES)])
+    columns = json.loads((tmp_path / "stages.json").read_text())["dice_percent"]["stage 1"]
+    assert columns["pancreas"]["mean"] == 0.0 and columns["liver"]["mean"] == pytest.approx(100 * 12 / 14)
+    assert set(columns) == {"pancreas", "liver", "average"}
+
+
 @pytest.mark.parametrize("codes", CODES)
 def test_case_report_on_class_indices(tmp_path, caplog, monkeypatch, codes):
     caplog.set_level("INFO")
