@@ -330,8 +330,10 @@ def test_no_gradient_is_kept_and_further_arguments_reach_both_stages():
     [
         (lambda: cascade(stages=3), "stages=3 .*1 or 2 stages"),
         (lambda: cascade(stages=1, compare=[tiles_of()]), "stages=1 with 1 inferers.*without compare"),
-        (lambda: cascade(dilation=-1), "dilation=-1.*whole voxels"),
-        (lambda: cascade(body_opening=0.5), "body_opening=0.5.*whole voxels"),
+        (lambda: cascade(dilation=-1), "dilation is -1.*whole voxels.*--dilation 3"),
+        (lambda: cascade(dilation="3"), "dilation is '3'.*whole voxels"),
+        (lambda: cascade(dilation=float("inf")), "dilation is inf.*whole voxels"),
+        (lambda: cascade(body_opening=0.5), "body_opening is 0.5.*whole voxels"),
         (lambda: cascade(downsampling=(2, 2)), r"downsampling factor \(2, 2\)"),
         (lambda: cascade(tiles=dict(output="probabilities")), "output='probabilities'.*hands over labels"),
         (lambda: cascade(compare=[tiles_of(threshold=0.5)]), "threshold=0.5.*hands over labels"),
