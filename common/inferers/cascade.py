@@ -71,17 +71,14 @@ class CascadeInferer(Inferer):
     ) -> None:
         super().__init__()
         self.window1, self.tiles1, self.window2, self.tiles2 = window1, tiles1, window2, tiles2
-        self.downsampling, self.dilation = parse_factor(downsampling), dilation
-        self.body_threshold, self.body_opening = body_threshold, body_opening
+        self.downsampling, self.body_threshold = parse_factor(downsampling), body_threshold
+        self.dilation, self.body_opening = _voxels(dilation, "dilation"), _voxels(body_opening, "body_opening")
         self.stages, self.compare = stages, tuple(compare)
         self.report: dict[str, Any] = {}
         if stages not in (1, 2) or (stages == 1 and self.compare):
             came = f"stages={stages!r} with {len(self.compare)} inferers to compare"
             remedy = "pass stages=2, or 1 without compare"
             raise InputError(problem(came, "there are 1 or 2 stages, and stage 2 is what is compared", remedy))
-        for name, radius in (("dilation", dilation), ("body_opening", body_opening)):
-            if radius != int(radius) or radius < 0:
-                raise InputError(problem(f"{name}={radius!r}", "it counts whole voxels, from 0", f"change {name}"))
         for tiles in (tiles1, tiles2, *self.compare):
             if tiles.output != "labels" or tiles.threshold is not None:
                 came = f"tiles with output={tiles.output!r} and threshold={tiles.threshold!r}"
@@ -259,6 +256,18 @@ def _checked(inputs: torch.Tensor, network: Any, stages: Sequence[str]) -> torch
         rule = "the cascade runs the children stage1 and stage2 of one network"
         raise InputError(problem(came, rule, "pass a common.networks.CascadedUNet3D, unwrapped"))
     return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+
+
+def _voxels(value: Any, name: str) -> int:
+    """A number of voxels as a whole number."""
+    try:
+        good = int(value) == value and value >= 0
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        remedy = f"pass for example --{name} {3 if name == 'dilation' else 2}"
+        raise InputError(problem(f"{name} is {value!r}", "it counts whole voxels, from 0", remedy))
+    return int(value)
 
 
 def _times(volume: torch.Tensor) -> str:

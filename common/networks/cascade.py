@@ -61,7 +61,7 @@ class CascadedUNet3D(nn.Module):
         }
         self.stage1 = UNet3D(**arguments)
         self.stage2 = UNet3D(**arguments)
-        self.in_channels, self.padded = in_channels, padded
+        self.in_channels, self.padded = in_channels, self.stage2.padded
         self.stride, self.halo = self.stage2.stride, self.stage2.halo
 
     # no annotation of the result: see UNet3D.forward

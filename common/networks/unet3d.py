@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..checks import InputError, problem
+from ..checks import InputError, parse_flag, problem
 from .blocks import DoubleConv, UpDoubleConv, init_msra
 
 __all__ = ["UNet3D"]
@@ -70,6 +70,7 @@ class UNet3D(nn.Module):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__()
+        padded = parse_flag(padded, "padded")
         widths = _checked(in_channels, out_channels, widths, norm, conv_bias, up_norm)
         deep_supervision = _checked_heads(deep_supervision, len(widths), padded)
         if conv_bias is None:

@@ -152,7 +152,7 @@ def _check_grid(volume: Any, name: str, channels: int, what: str) -> None:
         remedy = (
             "save the label as one channel of whole numbers"
             if what == "label"
-            else "give the images with these channels, or set in_channels"
+            else "split a series of volumes into files, or make the network's in_channels the number of channels"
         )
         raise InputError(
             problem(f"{what} {name} has {shape[0]} channels (shape {shape})", f"it must have {channels}", remedy)

@@ -104,3 +104,10 @@ class TestStages:
             CascadedUNet3D(widths=TINY, deep_supervision=2)
         with pytest.raises(InputError, match=r"it takes \(batch, 1, D, H, W\)"):
             CascadedUNet3D(widths=TINY)(torch.zeros(1, 2, 92, 92, 92))
+
+    @pytest.mark.parametrize("typed, size", [("true", (92, 92, 92)), ("false", (4, 4, 4))])
+    def test_a_flag_from_a_command_line_is_read(self, typed, size):
+        network = CascadedUNet3D(widths=TINY, padded=typed)
+        assert network.padded is (typed == "true") and network.output_size((92, 92, 92)) == size
+        with pytest.raises(InputError, match="padded is 'maybe'"):
+            CascadedUNet3D(widths=TINY, padded="maybe")

@@ -51,7 +51,7 @@ def test_arrays_without_metadata_are_checked_too(dtype):
     [
         (
             lambda x: x[:1],
-            r"image 'scan.nii.gz' has 1 channels \(shape \(1, 5, 6, 7\)\): it must have 2.*set in_channels",
+            r"image 'scan.nii.gz' has 1 channels \(shape \(1, 5, 6, 7\)\): it must have 2.*in_channels the number",
         ),
         (lambda x: x[0], r"has shape \(5, 6, 7\) after loading: it must be one channel axis and three"),
         (lambda x: x[..., :0], r"has shape \(2, 5, 6, 0\): no axis may be empty"),
