@@ -11,11 +11,12 @@ __all__ = ["DeferredCacheDataset"]
 
 
 class DeferredCacheDataset(CacheDataset):
-    """MONAI's ``CacheDataset``, filled by `fill` or at the first item asked for.
+    """MONAI's ``CacheDataset``, filled by `fill` or at the first item asked for, and emptied by `release`.
 
     For a stage whose preprocessing reads what an earlier stage leaves: the components of a config are made before any
     stage is trained, by callers that only look at them too. :class:`~common.engines.stage_trainer.StageTrainer` fills
-    it before its first epoch, in the main process, so that workers share the cache.
+    it before its first epoch, in the main process, so that workers share the cache. `release` makes room for the cache
+    of the next stage.
 
     Args:
         data: cases.
@@ -32,6 +33,10 @@ class DeferredCacheDataset(CacheDataset):
         """Run the deterministic steps of the cases that are to be kept; nothing where that is done."""
         if self._waiting is not None:
             self.set_data(self._waiting)
+
+    def release(self) -> None:
+        """Give the memory of the cache back; it is filled again when it is needed again."""
+        self._waiting, self._cache = self.data, []
 
     def set_data(self, data: Sequence[Any]) -> None:
         """Take other cases, and fill the cache with them."""

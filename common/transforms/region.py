@@ -45,6 +45,9 @@ class LoadRegion(Transform):
     The map (roth2017hierarchical, sec. 2: what stage 1 hands over is a mask, no crop) holds 0 outside, 1 in C1 and 2 in
     C2. It lies on the grid of the image as it stands here: oriented and subsampled.
 
+    Reading: where stage 1 found nothing there is no candidate region, and in a scan without any of the organs no
+    reference either, so that stage 2 would have nothing to train on. Such a case is given its body for C2.
+
     Args:
         folder: where the maps are.
     """
@@ -76,8 +79,9 @@ class LoadRegion(Transform):
         if (np.abs((affine - wanted)[:3]) @ np.array([*region.shape, 1.0])).max() > 0.1 * sizes.min():
             came = f"the region map of {source_of(img)} lies elsewhere or is turned"
             raise InputError(problem(came, "it must be on the grid of the image where it is used", _REMEDY))
-        both = ((region >= 1)[None], (region == 2)[None])
-        return tuple(convert_to_dst_type(one, img, dtype=torch.bool)[0] for one in both)
+        body, candidate = region >= 1, region == 2
+        both = (body, candidate if candidate.any() else body)
+        return tuple(convert_to_dst_type(one[None], img, dtype=torch.bool)[0] for one in both)
 
 
 class LoadRegiond(MapTransform):

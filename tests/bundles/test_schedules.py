@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "cascaded_multiorgan" / "configs"
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+CONFIGS = BUNDLES / "cascaded_multiorgan" / "configs"
 
 
 @pytest.mark.parametrize("overlays, widths", [(["modern"], [2, 4, 8, 16]), (["small", "demo"], [2, 4])])
@@ -24,3 +25,12 @@ def test_schedules_follow_the_trainers(overlays, widths, epochs):
     handlers = {"stage1": "stage1::handlers::1::lr_scheduler", "train": "train::handlers::1::lr_scheduler"}
     found = {name: parser.get_parsed_content(key).total_iters for name, key in handlers.items()}
     assert found == {"stage1": 2 * wanted, "train": wanted}
+
+
+def test_the_schedule_of_a_single_stage_follows_its_trainer():
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / "unet3d_sparse" / "configs" / f"{name}.json") for name in ("train", "small")])
+    parser.update({"widths": [2, 4], "device": "cpu"})
+    parser["train::trainer::max_epochs"] = 5
+    parser.parse()
+    assert parser.get_parsed_content("lr_scheduler").total_iters == 5

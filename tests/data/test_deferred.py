@@ -63,3 +63,14 @@ def test_other_cases_take_the_place_of_those_that_wait(dataset):
     paths[2].write_text("7")
     made.set_data([{"path": paths[2]}])
     assert [case["value"] for case in made] == [7] and len(made) == 1
+
+
+def test_a_cache_that_was_released_holds_nothing_and_is_filled_again(dataset):
+    made, reader, paths = dataset
+    for number, path in enumerate(paths):
+        path.write_text(str(number))
+    made.fill()
+    made.release()
+    assert not made._cache and len(made) == 3
+    paths[1].write_text("5")
+    assert [case["value"] for case in made] == [0, 5, 2]

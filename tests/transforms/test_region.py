@@ -64,6 +64,11 @@ class TestLoading:
         assert result["image"] is data["image"]
         assert set(LoadRegiond(keys="image", folder=folder)(data)) == {"image", "label", "body", "region"}
 
+    def test_where_stage_1_found_nothing_the_region_is_the_body(self, folder):
+        nib.save(nib.Nifti1Image(np.minimum(MAP, 1), AFFINE), region_path(folder, "data/scan.nii.gz"))
+        body, region = LoadRegion(folder)(image())
+        assert torch.equal(region, body) and np.array_equal(body[0], MAP >= 1)
+
     def test_header_rounds_the_affine(self, folder):
         body, _ = LoadRegion(folder)(image(affine=AFFINE * (1 + 1e-6)))
         assert body.any()
