@@ -1,8 +1,8 @@
 """A copy of the project in which every documented command runs in seconds, as it stands.
 
-The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``, those of
-single ``files``, and ``metadata`` for the sizes that follow); commands that train get a short epoch by overrides at
-their end (``training``). Nothing in a command is replaced.
+The copy's configs have a narrow network and a small phantom for values (``tests/bundles/NAME.json``: ``configs``,
+those of single ``files``, and ``metadata`` for the sizes that follow); commands that train get a short epoch by
+overrides at their end (``training``). Nothing in a command is replaced.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class RegionMaps:
         )
         if not row["stage1_found"]:
             logger.warning(
-                "stage 1 found nothing in %s: its candidate region is empty, and stage 2 learns there from the whole body",
+                "stage 1 found nothing in %s: its candidate region is empty; stage 2 learns there from the whole body",
                 row["case"],
             )
         return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,7 +47,8 @@ class CascadeInferer(Inferer):
         body_opening: voxels by which the body is opened, on the working grid.
         dilation: radius of the cube that stage 1's foreground grows by, voxels of the working grid.
         stages: 2, or 1 to end after stage 1.
-        compare: further ways to run stage 2 on the same region. With any, the result has a channel for each answer.
+        compare: further ways to run stage 2 on the same region, by names for `report`. With any, the result has a
+            channel for each answer.
 
     `report` tells of the last call in plain numbers: ``c1_share`` and ``c2_share`` of the volumes' voxels,
     ``stage1_found`` (in every volume), ``windows`` of each stage, ``seconds`` of each step.
@@ -67,19 +68,22 @@ class CascadeInferer(Inferer):
         body_opening: int = 2,
         dilation: int = 3,
         stages: int = 2,
-        compare: Sequence[VotingInferer] = (),
+        compare: Mapping[str, VotingInferer] | None = None,
     ) -> None:
         super().__init__()
         self.window1, self.tiles1, self.window2, self.tiles2 = window1, tiles1, window2, tiles2
         self.downsampling, self.body_threshold = parse_factor(downsampling), body_threshold
         self.dilation, self.body_opening = _voxels(dilation, "dilation"), _voxels(body_opening, "body_opening")
-        self.stages, self.compare = stages, tuple(compare)
+        self.stages, self.compare = stages, dict(compare or {})
         self.report: dict[str, Any] = {}
         if stages not in (1, 2) or (stages == 1 and self.compare):
             came = f"stages={stages!r} with {len(self.compare)} inferers to compare"
             remedy = "pass stages=2, or 1 without compare"
             raise InputError(problem(came, "there are 1 or 2 stages, and stage 2 is what is compared", remedy))
-        for tiles in (tiles1, tiles2, *self.compare):
+        if taken := {"body", "stage1", "candidate", "stage2"} & set(self.compare):
+            came = f"compare names an answer '{min(taken)}'"
+            raise InputError(problem(came, "the cascade has a map of that name itself", "choose another name"))
+        for tiles in (tiles1, tiles2, *self.compare.values()):
             if tiles.output != "labels" or tiles.threshold is not None:
                 came = f"tiles with output={tiles.output!r} and threshold={tiles.threshold!r}"
                 raise InputError(problem(came, "a stage hands over labels", "use output='labels', threshold=None"))
@@ -147,7 +151,7 @@ class CascadeInferer(Inferer):
         """Names of what gives labels, in the order of the result's channels."""
         if stages == 1:
             return ["stage1"]
-        return ["stage1", "stage2", *(f"compare{number}" for number in range(1, len(self.compare) + 1))]
+        return ["stage1", "stage2", *self.compare]
 
     def _run(
         self, volume: torch.Tensor, network: Any, steps: _Steps, stages: int, args: tuple, kwargs: dict[str, Any]
@@ -180,7 +184,7 @@ class CascadeInferer(Inferer):
         elif stages == 2:
             with steps.timed("stage2"):
                 windowed = self.window2(volume, body)
-            for name, tiles in zip(self._answers(2)[1:], (self.tiles2, *self.compare)):
+            for name, tiles in {"stage2": self.tiles2, **self.compare}.items():
                 with steps.timed(name):
                     maps[name] = tiles(windowed, network.stage2, *args, mask=candidate, **kwargs)
                     steps.windows[name] = tiles.windows

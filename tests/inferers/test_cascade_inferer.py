@@ -177,8 +177,8 @@ def test_the_region_changes_no_label_inside_it(norm, settings, padded):
     volume, roi = torso(60, 44, 100, length=0.6), (28, 28, 24) if not padded else (12, 12, 8)
     window = HounsfieldWindow((-500, 500), (-1, 1))
     tiles = VotingInferer(roi, **{"overlap": 0.0, "padding_mode": "constant", **settings})
-    inferer = CascadeInferer(window, tiles, window, tiles, 2, dilation=1, compare=[tiles])
-    everywhere = CascadeInferer(window, tiles, window, tiles, 2, -5000.0, 0, 99, compare=[tiles])
+    inferer = CascadeInferer(window, tiles, window, tiles, 2, dilation=1, compare={"again": tiles})
+    everywhere = CascadeInferer(window, tiles, window, tiles, 2, -5000.0, 0, 99, compare={"again": tiles})
     limited, full = inferer(volume, network), everywhere(volume, network)
     assert everywhere.report["c1_share"] == everywhere.report["c2_share"] == 1
     for stage in ("stage1", "stage2"):
@@ -195,7 +195,7 @@ def test_compared_answers_are_channels_and_share_stage_1():
     inferer = cascade()
     alone = [cascade(stages=1), inferer, cascade(tiles=dict(votes=4)), cascade(roi=7)]
     alone = [single(volume, network) for single in alone]
-    inferer.compare = (tiles_of(votes=4), tiles_of(7))
+    inferer.compare = {"overlapping": tiles_of(votes=4), "other": tiles_of(7)}
     network.stage1.sizes.clear()
     result = inferer(volume, network)
     assert result.dtype == torch.uint8 and result.shape == (2, 5, 40, 32, 44)
@@ -227,7 +227,7 @@ def test_one_stage_never_runs_the_second():
 @pytest.mark.parametrize("stages, compare", [(1, False), (2, False), (2, True)])
 def test_without_a_body_the_answer_is_empty(caplog, volume, text, compare, stages):
     network = Cascade()
-    inferer = cascade(stages=stages, compare=[tiles_of(votes=4)] if compare else ())
+    inferer = cascade(stages=stages, compare={"overlapping": tiles_of(votes=4)} if compare else None)
     result = inferer(volume, network)
     assert result.shape == (1, 4 if compare else 1, *volume.shape[2:]) and result.dtype == torch.uint8
     assert not result.any() and not network.stage1.sizes and not network.stage2.sizes
@@ -242,7 +242,7 @@ def test_without_a_body_the_answer_is_empty(caplog, volume, text, compare, stage
 def test_where_stage_1_finds_nothing_stage_2_is_not_run(caplog, compare):
     network, volume = Cascade(), torso(40, 32, 44)
     network.stage1.conv.bias.data -= 100
-    inferer = cascade(compare=[tiles_of(votes=4)] if compare else ())
+    inferer = cascade(compare={"overlapping": tiles_of(votes=4)} if compare else None)
     result = inferer(volume, network)
     assert result.shape[1] == (4 if compare else 1) and not result.any()
     assert network.stage1.sizes and not network.stage2.sizes
@@ -298,11 +298,13 @@ def test_metadata_survives():
     affine = torch.diag(torch.tensor([-0.7, 0.7, 1.5, 1.0], dtype=torch.float64))
     volume = MetaTensor(torso(41, 32, 45), affine=affine[None], meta={"filename_or_obj": ["case"]})
     volume.is_batch = True
-    result = cascade(compare=[tiles_of(votes=2)])(volume, Cascade())
+    result = cascade(compare={"overlapping": tiles_of(votes=2)})(volume, Cascade())
     assert isinstance(result, MetaTensor) and result.is_batch and result.shape == (1, 4, 41, 32, 45)
     case = decollate_batch(result)[0]
     assert torch.equal(case.affine, affine) and case.meta["filename_or_obj"] == "case"
-    assert torch.equal(result.as_tensor(), cascade(compare=[tiles_of(votes=2)])(volume.as_tensor(), Cascade()))
+    assert torch.equal(
+        result.as_tensor(), cascade(compare={"overlapping": tiles_of(votes=2)})(volume.as_tensor(), Cascade())
+    )
     for part in cascade().localise(volume, Cascade()):
         assert type(part) is torch.Tensor
 
@@ -329,14 +331,15 @@ def test_no_gradient_is_kept_and_further_arguments_reach_both_stages():
     "call, text",
     [
         (lambda: cascade(stages=3), "stages=3 .*1 or 2 stages"),
-        (lambda: cascade(stages=1, compare=[tiles_of()]), "stages=1 with 1 inferers.*without compare"),
+        (lambda: cascade(compare={"stage2": tiles_of()}), "names an answer 'stage2'.*choose another name"),
+        (lambda: cascade(stages=1, compare={"again": tiles_of()}), "stages=1 with 1 inferers.*without compare"),
         (lambda: cascade(dilation=-1), "dilation is -1.*whole voxels.*--dilation 3"),
         (lambda: cascade(dilation="3"), "dilation is '3'.*whole voxels"),
         (lambda: cascade(dilation=float("inf")), "dilation is inf.*whole voxels"),
         (lambda: cascade(body_opening=0.5), "body_opening is 0.5.*whole voxels"),
         (lambda: cascade(downsampling=(2, 2)), r"downsampling factor \(2, 2\)"),
         (lambda: cascade(tiles=dict(output="probabilities")), "output='probabilities'.*hands over labels"),
-        (lambda: cascade(compare=[tiles_of(threshold=0.5)]), "threshold=0.5.*hands over labels"),
+        (lambda: cascade(compare={"again": tiles_of(threshold=0.5)}), "threshold=0.5.*hands over labels"),
         (lambda: cascade()(torch.zeros(1, 9, 9, 9), Cascade()), r"inputs of \(1, 9, 9, 9\).*B 1 X Y Z"),
         (lambda: cascade()(torch.zeros(1, 2, 9, 9, 9), Cascade()), r"inputs of \(1, 2, 9, 9, 9\).*one channel"),
         (lambda: cascade()(torch.zeros(1, 1, 9, 0, 9), Cascade()), "at least one voxel"),
@@ -353,7 +356,7 @@ def test_errors_name_the_rule(call, text):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_same_labels():
     volume, network = torso(40, 32, 44, items=2), Cascade()
-    inferer = cascade(compare=[tiles_of(votes=4)])
+    inferer = cascade(compare={"overlapping": tiles_of(votes=4)})
     expected = inferer(volume, network)
     got = inferer(volume.cuda(), network.cuda())
     assert got.is_cuda and torch.equal(got.cpu(), expected)
