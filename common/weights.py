@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import json
 import logging
 import os
 import platform
@@ -19,7 +20,17 @@ import torch
 from .checks import WeightsError, problem
 from .files import atomic_path, read_json, sha256, write_json
 
-__all__ = ["info_path", "load_weights", "read_info", "save_tensors", "save_weights", "set_aside", "versions"]
+__all__ = [
+    "differing_settings",
+    "info_path",
+    "load_weights",
+    "plain_settings",
+    "read_info",
+    "save_tensors",
+    "save_weights",
+    "set_aside",
+    "versions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -167,3 +178,19 @@ def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
                 "use the config, and the overlays such as small.json, that they were trained with",
             )
         )
+
+
+def plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings as a sidecar holds them: what JSON makes of them."""
+    return json.loads(json.dumps(dict(settings or {})))
+
+
+def differing_settings(then: Mapping[str, Any], now: Mapping[str, Any] | None) -> str:
+    """What was set otherwise then, in words; empty where nothing was, or nothing is known of one side.
+
+    >>> differing_settings({"dilation": 3, "norm": "batch"}, {"dilation": 5, "norm": "batch"})
+    'dilation 3 (now 5)'
+    """
+    now = plain_settings(now)
+    other = [name for name in then if name in now and then[name] != now[name]]
+    return ", ".join(f"{name} {json.dumps(then[name])} (now {json.dumps(now[name])})" for name in other)

@@ -1,6 +1,7 @@
 """Data lists, embedded phantoms, converters of public data sets."""
 
 from .cases import inference_cases, training_cases
+from .check_cases import check_cases
 from .convert.amos import convert_amos
 from .convert.btcv import convert_btcv
 from .convert.hdf5 import convert_hdf5
@@ -14,6 +15,7 @@ from .provenance import provenance
 __all__ = [
     "CaseLoader",
     "DeferredCacheDataset",
+    "check_cases",
     "convert_amos",
     "convert_btcv",
     "convert_hdf5",

@@ -22,7 +22,15 @@ from monai.utils import optional_import
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import check_writable
 from ..visualize.curves import training_curves
-from ..weights import load_weights, read_info, save_tensors, save_weights, set_aside
+from ..weights import (
+    differing_settings,
+    load_weights,
+    plain_settings,
+    read_info,
+    save_tensors,
+    save_weights,
+    set_aside,
+)
 from .distributed import barrier, exchange_gradients, rank, shared_token
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
@@ -65,6 +73,8 @@ class StageTrainer(SupervisedTrainer):
         seed: epoch n draws from ``seed + n`` (plus the rank).
         provenance: what the sidecar shall say of the data: name, licence, split, ``phantom``.
         recipe: what the sidecar shall say of the config: ``"paper"``, or the name of an overlay.
+        settings: what prediction must share with training beyond the network: grid, windows, regions. It goes to the
+            sidecar, where prediction compares it, and a run is not resumed under other settings.
         shared_handlers: handlers of the last stage, to which callers may have added (MLflow, checkpoint loaders); those
             of a type that `train_handlers` lacks are attached here too, renamed after the stage. Validators and
             schedules are not: they belong to the stage that they were made for.
@@ -88,6 +98,7 @@ class StageTrainer(SupervisedTrainer):
         seed: int = 0,
         provenance: Mapping[str, Any] | None = None,
         recipe: str = "paper",
+        settings: Mapping[str, Any] | None = None,
         shared_handlers: Sequence[Any] = (),
         train_handlers: Sequence[Any] | None = None,
         **kwargs: Any,
@@ -96,7 +107,7 @@ class StageTrainer(SupervisedTrainer):
         self.lr_scheduler, self.evaluator = lr_scheduler, evaluator
         self.model_path, self.output_dir = Path(model_path), Path(output_dir)
         self.resume, self.seed, self.provenance = parse_flag(resume, "resume"), int(seed), dict(provenance or {})
-        self.recipe = recipe
+        self.recipe, self.settings = recipe, plain_settings(settings)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
         self._losses: list[torch.Tensor] = []
@@ -273,11 +284,13 @@ class StageTrainer(SupervisedTrainer):
                 set_aside(self.model_path)
         stages = {**stages, self.stage: {**(self.best or {}), "metric": metric}}
         info = {**self.provenance, "recipe": self.recipe, "stages": stages, "run": _runs[self.composite]}
+        info |= {"settings": self.settings} if self.settings else {}
         save_weights(self.composite, self.model_path, info)
 
     def _save_resume(self) -> None:
         content = {
             "run": _runs[self.composite],
+            "settings": self.settings,
             "epoch": self.state.epoch,
             "max_epochs": self.state.max_epochs,
             "epoch_length": self.state.epoch_length,
@@ -310,6 +323,14 @@ class StageTrainer(SupervisedTrainer):
                     "start with the same config and overlays, or without --resume",
                 )
             ) from error
+        if other := differing_settings(content.get("settings", {}), self.settings):
+            raise InputError(
+                problem(
+                    f"stage '{self.stage}' was begun with {other}",
+                    "a run is resumed with the settings that it was begun with",
+                    "give these again, or train anew",
+                )
+            )
         self.history, self.best = content["history"], content["best"]
         more = self.state.max_epochs != content["max_epochs"]
         rates = {row["learning_rate"] for row in self.history} | {self.optimizer.param_groups[0]["lr"]}

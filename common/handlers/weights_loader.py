@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 
 from ..checks import InputError, problem
 from ..files import read_json
-from ..weights import load_weights
+from ..weights import differing_settings, load_weights
 from .cases import image_source
 
 __all__ = ["PHANTOM_WARNING", "WeightsLoader", "is_phantom_file"]
@@ -41,15 +41,24 @@ class WeightsLoader:
         evaluated: what is scored, as :func:`common.data.provenance.provenance` tells it: weights that were trained on
             the same data set under another split would be scored on what they have seen, and are refused. Another
             data set may be split in any way. None, as in prediction, compares nothing.
+        settings: grid, windows and the like, as :class:`~common.engines.stage_trainer.StageTrainer` noted them of the
+            training. Other ones can be meant (a wider region, thick slices), so they are no error: they are logged and
+            kept as ``engine.state.warning``, as a phantom's weights are.
     """
 
     def __init__(
-        self, network: torch.nn.Module, path: str | os.PathLike[str], evaluated: Mapping[str, Any] | None = None
+        self,
+        network: torch.nn.Module,
+        path: str | os.PathLike[str],
+        evaluated: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network
         self.path = path
         self.evaluated = evaluated
-        self._warned = False
+        self.settings = settings
+        self._other = ""
+        self._told: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
         """
@@ -68,17 +77,19 @@ class WeightsLoader:
         engine.state.weights = load_weights(self.network, self.path)
         if self.evaluated is not None:
             _check_split(engine.state.weights, self.evaluated, Path(self.path).name)
+        self._other = differing_settings(engine.state.weights.get("settings", {}), self.settings)
         engine.state.warning = None
-        self._warned = False
+        self._told = set()
 
     def _compare(self, engine: Engine) -> None:
-        phantom = bool(engine.state.weights.get("phantom"))
-        engine.state.warning = (
-            PHANTOM_WARNING if phantom and not is_phantom_file(image_source(engine.state.batch)) else None
-        )
-        if engine.state.warning and not self._warned:
-            logger.warning("%s\nWARNING: %s\n%s", "!" * 80, engine.state.warning, "!" * 80)
-            self._warned = True
+        warnings = [f"these weights were trained with {self._other}."] if self._other else []
+        if engine.state.weights.get("phantom") and not is_phantom_file(image_source(engine.state.batch)):
+            warnings.append(PHANTOM_WARNING)
+        engine.state.warning = " ".join(warnings) or None
+        for warning in warnings:
+            if warning not in self._told:
+                logger.warning("%s\nWARNING: %s\n%s", "!" * 80, warning, "!" * 80)
+                self._told.add(warning)
 
 
 def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name: str) -> None:

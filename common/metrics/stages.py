@@ -22,6 +22,10 @@ _RULES = (
     "Average: over the columns of the organs. Std: of the sample. A class that is neither in the reference nor in the "
     "prediction of a case is left out of its column; one that is missed, or found where there is none, counts as 0."
 )
+_LEGEND = (
+    "C1: the body, where stage 1 is run. C2: the candidate region that stage 1 leaves, where stage 2 is run. Shares "
+    "are of the volume's voxels; the candidate's recall is the share of the reference's organs that lies in C2."
+)
 
 
 class StageTable:
@@ -94,7 +98,7 @@ class StageTable:
         parts = ["# Dice in percent, by stage", _grid(lines, 2), _RULES]
         parts += ["\n".join(f"- {line}" for line in empty)] if empty else []
         if figures := self._figures():
-            parts += ["# Regions and time, by case", _grid(figures, 1)]
+            parts += ["# Regions and time, by case", _grid(figures, 1), _LEGEND]
         return "\n\n".join(parts) + "\n"
 
     def _figures(self) -> list[list[str]]:
@@ -103,7 +107,7 @@ class StageTable:
         if not names:
             return []
         scale = {name: 100.0 if "share" in name or "recall" in name else 1.0 for name in names}
-        form = {name: ".1f" if scale[name] > 1 else ".4g" for name in names}
+        form = {name: ".1f" if scale[name] > 1 else ".3g" for name in names}
         lines = [["case", *(f"{name.replace('_', ' ')}{', %' if scale[name] > 1 else ''}" for name in names)]]
         columns = {name: [scale[name] * case.get(name, math.nan) for case in self.cases] for name in names}
         for number, case in enumerate(self.cases):

@@ -255,6 +255,19 @@ def test_other_numbering_is_refused_and_part_of_the_organs_scored_alone(data, we
     assert "pancreas" in stages and "stomach" not in stages and "artery" not in stages
 
 
+def test_a_bad_held_out_case_is_told_before_training(data, tmp_path):
+    parser = parsed("train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt"))
+    parser.update({"folds": 3})
+    held_out = Path(parser.get_parsed_content("validate::dataset::data")[0]["label"])
+    label = nibabel.load(held_out)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj) + 9, label.affine), held_out)
+    parser = parsed("train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt"))
+    parser.update({"folds": 3})
+    error = cause(parser)
+    assert re.search("1 of 1 held-out cases can not be used.*labels must be 0 to 7", str(error))
+    assert not (tmp_path / "resume_stage1.pt").exists()
+
+
 def test_votes_that_do_not_divide_a_tile_are_taken(made, weights, tmp_path):
     path = made / "imagesTr" / FIRST
     for votes in (3, 4):

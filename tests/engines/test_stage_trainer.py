@@ -258,6 +258,16 @@ def test_other_epochs_under_a_falling_learning_rate_are_refused(bundle, data):
     assert "stage 'refiner' was planned for 2 epochs, not 4" in causes(caught.value)
 
 
+def test_settings_go_with_the_weights_and_others_are_not_resumed(bundle, data):
+    settings = {"train::trainer::settings": {"dilation": 3}}
+    train(bundle, data, epochs=2, **settings)
+    assert json.loads((bundle / "models" / "model.json").read_text())["settings"] == {"dilation": 3}
+    train(bundle, data, epochs=2, resume=True, **settings)
+    with pytest.raises(RuntimeError) as caught:
+        train(bundle, data, epochs=2, resume=True, **{"train::trainer::settings": {"dilation": 5}})
+    assert "stage 'refiner' was begun with dilation 3 (now 5)" in causes(caught.value)
+
+
 def test_weights_of_another_run_are_not_taken_for_the_best_of_this_one(bundle, data):
     train(bundle, data)
     train(bundle, data, seed=1, output_dir=str(bundle / "elsewhere"))

@@ -45,6 +45,29 @@ def test_phantom_weights_on_real_data(tmp_path, cube_case, evaluator, threshold,
     assert caplog.text.count(PHANTOM_WARNING) == int(loud)
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        ({"grid": [2, 2, 2], "dilation": 3}, {"grid": (2, 2, 1), "dilation": 3}, "grid [2, 2, 2] (now [2, 2, 1])"),
+        ({"grid": [2, 2, 2], "spacing": None}, {"grid": (2, 2, 2), "spacing": None}, ""),
+        ({"spacing": None}, {"spacing": [1.5, 1.5, 1.5]}, "spacing null (now [1.5, 1.5, 1.5])"),
+        ({"dilation": 3}, None, ""),
+        (None, {"dilation": 3}, ""),
+    ],
+)
+def test_other_settings_than_those_of_the_training_are_called_out(
+    tmp_path, cube_case, evaluator, threshold, caplog, then, now, told
+):
+    network = threshold()
+    path = trained(tmp_path, network, phantom=True, **({} if then is None else {"settings": then}))
+    cases = [cube_case("data/imagesTr/a"), cube_case("data/imagesTr/b")]
+    engine = evaluator(cases, [WeightsLoader(network, path, settings=now)], network)
+    engine.run()
+    said = f"these weights were trained with {told}. " * bool(told)
+    assert engine.state.warning == said + PHANTOM_WARNING
+    assert caplog.text.count("trained with") == bool(told) and caplog.text.count(PHANTOM_WARNING) == 1
+
+
 SPLIT = {"folds": None, "slices": None, "slice_fold": 1, "slice_folds": 3}
 OTHER_FOLD = SPLIT | {"slice_fold": 0}
 
