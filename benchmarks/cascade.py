@@ -79,7 +79,8 @@ class StandIn(torch.nn.Module):
             self.score.weight.data.zero_()[1] = 1000
             self.score.bias.data = torch.tensor([0.0, -1000 * 0.055, *[-1e4] * (CLASSES - 2)])
         else:
-            self.score.bias.data = 0.184 * self.score.weight.data.flatten()
+            # noise decides between all classes around the grey values of flesh and organ in stage 2
+            self.score.bias.data = 0.16 * self.score.weight.data.flatten() + torch.randn(CLASSES)
 
     def output_size(self, roi: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the core."""
@@ -255,14 +256,17 @@ def pipeline(size: tuple[int, ...]) -> bool:
     results = []
     for region in (True, False):
         inferer = cascade(region=region)
+        inferer(volume, network)  # a first round: fresh pages of memory take longer than the work
         start = time.perf_counter()
         results.append(inferer(volume, network))
         steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in inferer.report["seconds"].items())
         windows = inferer.report["windows"]
         print(f"  {'region' if region else 'all':<7}{windows} {time.perf_counter() - start:.1f} s: {steps}", flush=True)
-    body, found, candidate = cascade().localise(volume[..., ::2, ::2, ::2], network)
-    inside = results[0][..., ::2, ::2, ::2] == results[1][..., ::2, ::2, ::2] * candidate
-    return bool(inside.all()) and len(results[0].unique()) > 2
+    candidate = cascade().localise(volume[..., ::2, ::2, ::2], network)[2]
+    limited, everywhere = (result[..., ::2, ::2, ::2] for result in results)
+    same = torch.equal(limited, everywhere * candidate) and len(limited.unique()) > 2
+    print(f"  labels inside C2 equal: {same}", flush=True)
+    return same
 
 
 @torch.no_grad()
@@ -291,7 +295,7 @@ def beside_monai(volume: torch.Tensor, candidate: torch.Tensor, size: tuple[int,
 
 
 def main() -> int:
-    """Print the tables; the exit status says whether tiles, seconds and labels are as they should be."""
+    """Print the tables; the exit status says whether tiles, seconds and labels are as they should be (not memory)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small volume, for a look")
     parser.add_argument("--share", type=float, default=0.1, help="share of the tiles that is timed")
