@@ -22,10 +22,11 @@ _RULES = (
     "Average: over the columns of the organs. Std: of the sample. A class that is neither in the reference nor in the "
     "prediction of a case is left out of its column; one that is missed, or found where there is none, counts as 0."
 )
-_LEGEND = (
-    "C1: the body, where stage 1 is run. C2: the candidate region that stage 1 leaves, where stage 2 is run. Shares "
-    "are of the volume's voxels; the candidate's recall is the share of the reference's organs that lies in C2."
-)
+_LEGEND = {
+    "share": "C1: the body, where stage 1 is run. C2: the candidate region that stage 1 leaves, where stage 2 is run. "
+    "Shares are of the volume's voxels.",
+    "recall": "The candidate's recall is the share of the reference's organs that lies in C2.",
+}
 
 
 class StageTable:
@@ -98,7 +99,8 @@ class StageTable:
         parts = ["# Dice in percent, by stage", _grid(lines, 2), _RULES]
         parts += ["\n".join(f"- {line}" for line in empty)] if empty else []
         if figures := self._figures():
-            parts += ["# Regions and time, by case", _grid(figures, 1), _LEGEND]
+            parts += ["# Regions and time, by case", _grid(figures, 1)]
+            parts += [text for word, text in _LEGEND.items() if any(word in name for name in figures[0])]
         return "\n\n".join(parts) + "\n"
 
     def _figures(self) -> list[list[str]]:
