@@ -353,7 +353,6 @@ def test_errors_name_the_rule(call, text):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_same_labels():
     volume, network = torso(40, 32, 44, items=2), Cascade()
     inferer = cascade(compare={"overlapping": tiles_of(votes=4)})
