@@ -4,9 +4,12 @@ from .body import body_mask
 from .boxes import Box, bounding_box, crop, enlarge, paste
 from .bspline import bspline_basis, control_positions, control_shape, evaluate_bspline
 from .components import Component, connected_components, fill_holes, keep_largest
+from .contour import inner_contour
 from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
 from .morphology import dilate, erode
+from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, scaled_box
+from .otsu import otsu_body
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 from .subsampling import subsample, upsample_nearest
 
@@ -30,12 +33,19 @@ __all__ = [
     "evaluate_bspline",
     "fill_holes",
     "first_argmax",
+    "inner_contour",
     "keep_largest",
     "labelled_slices",
+    "locate_rois",
     "mirror_positions",
+    "normalised_heat",
+    "otsu_body",
     "paste",
+    "pooled_label",
+    "pyramid_crop",
     "read_window",
     "sample_positions",
+    "scaled_box",
     "split_ignore",
     "subsample",
     "upsample_nearest",

@@ -2,6 +2,15 @@
 
 from .blocks import DoubleConv, UpDoubleConv
 from .cascade import CascadedUNet3D
+from .rois import RoIPrediction
+from .residual import ResidualBlock
+from .ru_net import RUNet, RUNetEnsemble
 from .unet3d import UNet3D
 
-__all__ = ["CascadedUNet3D", "DoubleConv", "UNet3D", "UpDoubleConv"]
+__all__ = [
+    "CascadedUNet3D",
+    "DoubleConv",
+    "RoIPrediction",
+    "UNet3D",
+    "UpDoubleConv",
+]
