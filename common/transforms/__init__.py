@@ -12,6 +12,7 @@ from .region import LoadRegion, LoadRegiond, region_path
 from .region_label import RestrictLabel, RestrictLabeld
 from .save import AtomicSaveImaged, CaseNames
 from .spacing import KeySpacingd
+from .standardise import StandardiseBody, StandardiseBodyd
 from .subsample import Subsample, Subsampled
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "RandGrayCurved",
     "RestrictLabel",
     "RestrictLabeld",
+    "StandardiseBody",
+    "StandardiseBodyd",
     "Subsample",
     "Subsampled",
     "VoxelWeights",
