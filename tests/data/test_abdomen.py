@@ -12,7 +12,15 @@ from common.checks import InputError
 from common.data import phantom_dataset, training_cases
 from common.data.phantoms import registry
 from common.data.phantoms.abdomen import make_abdomen
-from common.data.phantoms.ct import Canvas, Patient, SmoothField, ellipsoid, push_aside, spline_tube, tube_distance
+from common.data.phantoms.anatomy import (
+    Canvas,
+    Patient,
+    SmoothField,
+    ellipsoid,
+    push_aside,
+    spline_tube,
+    tube_distance,
+)
 from common.data.phantoms.phantom import PhantomCase
 
 SIZE = (144, 116, 96)
@@ -251,10 +259,10 @@ def test_distance_to_an_ellipsoid():
 
 def test_a_voxel_cut_in_two_is_a_mixture():
     patient = Patient((40, 16, 16), (2.0, 2.0, 2.0), np.random.default_rng(0))
-    canvas = Canvas(patient)
+    canvas = Canvas(patient, -1000.0)
     plane = np.broadcast_to(patient.axes[0][:, None, None] - np.float32(20.5), patient.shape)
     canvas.paint((slice(None),) * 3, plane, 100.0, 3)
-    np.testing.assert_allclose(canvas.hu[8:12, 0, 0], (100, 100, 0.25 * 100 - 0.75 * 1000, -1000))
+    np.testing.assert_allclose(canvas.values[8:12, 0, 0], (100, 100, 0.25 * 100 - 0.75 * 1000, -1000))
     np.testing.assert_array_equal(canvas.label[8:12, 0, 0], (3, 3, 0, 0))
 
 
@@ -273,7 +281,7 @@ def test_a_change_of_any_module_behind_it_makes_a_phantom_anew(monkeypatch):
     parameters = {"name": "abdomen_ct"}
     before = registry._key(registry.PHANTOMS["abdomen_ct"], parameters)
     source = registry.inspect.getsource
-    for part in ("abdomen", "ct", "torso", "vessels", "tubes"):
+    for part in ("abdomen", "anatomy", "ct", "torso", "vessels", "tubes"):
         monkeypatch.setattr(
             registry.inspect, "getsource", lambda one, part=part: source(one) + "#" * one.__name__.endswith("." + part)
         )

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...checks import InputError, problem
 from ..arguments import parse_optional_integer, parse_triple
-from .ct import Canvas, Patient, ellipsoid, push_aside, scan, smooth_union, spline_tube, tube_distance
+from .anatomy import Canvas, Patient, ellipsoid, push_aside, smooth_union, spline_tube, tube_distance
+from .ct import AIR, scan
 from .phantom import Phantom, PhantomCase
 from .torso import Contents, paint_bowel, paint_chest, paint_hollow, paint_kidneys, paint_skeleton, paint_wall
 from .tubes import Tube
@@ -52,13 +53,13 @@ def make_abdomen(
         extent = np.array(parse_triple(field_of_view, "field_of_view"), float)
     grain = _parse_noise(noise, drawn)
     patient = Patient(size, extent / size, rng)
-    canvas = Canvas(patient)
+    canvas = Canvas(patient, AIR)
     cavity = paint_wall(canvas, patient, rng)
     below = paint_chest(canvas, patient, cavity, rng)
     paint_skeleton(canvas, patient, rng)
     _paint_organs(canvas, patient, np.maximum(below, cavity), rng)
     spacing = tuple(float(edge) for edge in patient.spacing)
-    return PhantomCase(scan(canvas.hu, patient, grain, rng), canvas.label, spacing)  # type: ignore[arg-type]
+    return PhantomCase(scan(canvas.values, patient, grain, rng), canvas.label, spacing)  # type: ignore[arg-type]
 
 
 def _parse_noise(value: Any, drawn: float) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ct import AIR, EVERYWHERE, Canvas, Patient, ellipsoid, heights, smooth_union, spline_tube
+from .anatomy import EVERYWHERE, Canvas, Patient, ellipsoid, heights, smooth_union, spline_tube
+from .ct import AIR
 from .tubes import Tube
 
 __all__ = ["Contents", "paint_bowel", "paint_chest", "paint_hollow", "paint_kidneys", "paint_skeleton", "paint_wall"]

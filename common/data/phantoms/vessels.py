@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .ct import spline_tube
+from .anatomy import spline_tube
 from .tubes import Tube
 
 __all__ = ["arteries", "hepatic_veins", "portal_veins", "systemic_veins"]
