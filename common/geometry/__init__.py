@@ -8,8 +8,8 @@ from .contour import inner_contour
 from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
 from .morphology import dilate, erode
-from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, scaled_box
 from .otsu import otsu_body
+from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, scaled_box
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 from .subsampling import subsample, upsample_nearest
 

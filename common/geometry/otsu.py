@@ -43,8 +43,8 @@ def otsu_body(volume: torch.Tensor, factor: float = 0.5, axis: int = 0) -> torch
     is the released code's. What is below -1024, where CT is padded, counts as -1024.
     Deviation: the released code takes one threshold a slice, from ten slices, and closes the mask by ten voxels.
 
-    >>> otsu_body(torch.tensor([0.0, 90.0, 10.0, 80.0, 5.0]).expand(3, 3, 5))[1, 1].tolist()
-    [False, True, False, False, False]
+    >>> otsu_body(torch.tensor([0.0, 90.0, 80.0, 10.0, 5.0]).expand(3, 3, 5))[1, 1].tolist()
+    [False, True, True, False, False]
     """
     if volume.ndim < 3 or axis not in (0, 1, 2):
         raise InputError(
@@ -74,11 +74,14 @@ def otsu_body(volume: torch.Tensor, factor: float = 0.5, axis: int = 0) -> torch
 
 
 def _threshold(item: torch.Tensor, low: float, high: float) -> float:
-    """Otsu's threshold of a volume D H W; what is below `low` counts as `low`."""
+    """Otsu's threshold of a volume D H W, the middle of a gap; what is below `low` counts as `low`."""
     counts = torch.zeros(_BINS, dtype=torch.float64, device=item.device)
     for plane in item:
         # plane by plane: a histogram counts in float32, which ends at 2^24
         counts += torch.histc(plane.float().clamp(min=low), _BINS, low, high)
     width = (high - low) / _BINS
     centres = low + width * (torch.arange(_BINS, dtype=torch.float64) + 0.5)
-    return float(threshold_otsu(hist=(counts.cpu().numpy(), centres.numpy())))
+    counts, centres = counts.cpu().numpy(), centres.numpy()
+    # Where no value lies between air and body, all thresholds there are equally good and the lowest is returned, from
+    # either end: half of it would be in the air's noise, of their middle it is not.
+    return float(threshold_otsu(hist=(counts, centres)) - threshold_otsu(hist=(counts[::-1], -centres[::-1]))) / 2

@@ -4,6 +4,7 @@ from .annotated import AnnotatedSlices, AnnotatedSlicesd
 from .body import BodyMask, BodyMaskd
 from .check import CheckVolume, CheckVolumed
 from .class_weights import ClassWeights, ClassWeightsd, VoxelWeights, VoxelWeightsd
+from .contour import AppendContour, AppendContourd
 from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
 from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
@@ -18,6 +19,8 @@ from .subsample import Subsample, Subsampled
 __all__ = [
     "AnnotatedSlices",
     "AnnotatedSlicesd",
+    "AppendContour",
+    "AppendContourd",
     "AtomicSaveImaged",
     "BodyMask",
     "BodyMaskd",
