@@ -212,6 +212,14 @@ class TestAgain:
         assert self.calls(cases, folder, network, turned, dilation=2) == 3
         assert nib.aff2axcodes(nib.load(region_path(folder, cases[0]["image"])).affine) == ("L", "P", "S")
 
+    def test_all_when_the_precision_changed(self, cases, tmp_path):
+        step = maps(cases, tmp_path / "regions")
+        for amp, calls in ((False, 3), (True, 6), (True, 6), (False, 9)):
+            step.amp = amp  # past the check of the device
+            step.run()
+            assert len(step.inferer._calls) == calls
+            assert json.loads((tmp_path / "regions" / "regions.json").read_text())["settings"]["amp"] is amp
+
     def test_none_with_objects_that_have_run(self, cases, tmp_path):
         step = maps(cases, tmp_path / "regions")
         step.run()
