@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,24 @@ class Block:
             raise ModuleNotFoundError("the repository is off the path", name=name)
 sys.meta_path.insert(0, Block)
 '''
+
+CHECKS = """
+import sys
+import torch
+from monai.bundle import ckpt_export, load, verify_net_in_out
+name, *sizes = sys.argv[1:]
+meta, config = "configs/metadata.json", "configs/inference.json"
+verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu")
+ckpt_export("network_def", "models/model.ts", "models/model.pt", meta_file=meta, config_file=config)
+network = load(name, bundle_dir="..", workflow_type="inference")
+assert type(network).__module__.startswith(f"scripts_{name}.networks."), type(network)
+image = torch.rand(1, *map(int, sizes))
+scripted = torch.jit.load("models/model.ts")
+with torch.no_grad():
+    assert torch.allclose(network.eval()(image), scripted.eval()(image), atol=1e-5)
+MORE
+print("checks passed")
+"""
 
 
 def make_work(root: Path) -> Path:
@@ -82,3 +100,35 @@ def run_bundle(work: Path, bundle: Path, configs: list[str], *overrides: str) ->
 def infer(work: Path, bundle: Path, dataset: Path, out: Path) -> dict[str, nib.Nifti1Image]:
     run_bundle(work, bundle, ["inference.json"], "--dataset_dir", str(dataset), "--output_dir", str(out))
     return {path.name.split("_")[0]: nib.load(path) for path in sorted(out.rglob("*_seg.nii.gz"))}
+
+
+def check_export(work: Path, bundle: Path, size: Sequence[int], more: str = "") -> None:
+    """MONAI checks, exports and loads a copy of a packed bundle, from its own folder; all forms answer alike.
+
+    Args:
+        work: from `make_work`.
+        bundle: from `pack_tiny`.
+        size: channels and voxels of an input, C D H W.
+        more: statements of further checks on `network` and `scripted`, given `image`.
+    """
+    copied = work / "exported" / bundle.name
+    shutil.copytree(bundle, copied)
+    inside = "".join(f"    {line}\n" for line in more.splitlines())
+    told = python(work, copied, "-c", CHECKS.replace("MORE\n", inside), bundle.name, *map(str, size))
+    assert "checks passed" in told
+
+
+def train_copy(work: Path, bundle: Path, *overrides: str) -> Path:
+    """Train a copy of a packed bundle for a moment, evaluate it on the phantom, and give back its folder.
+
+    Args:
+        work: from `make_work`; scores go to ``evaluated`` in it.
+        bundle: from `pack_tiny`.
+        overrides: further words for the training.
+    """
+    copied = work / "trained" / bundle.name
+    shutil.copytree(bundle, copied)
+    short = ("--epochs", "1", "--iterations_per_epoch", "2", "--val_interval", "1")
+    run_bundle(work, copied, ["train.json"], *short, *overrides)
+    run_bundle(work, copied, ["train.json", "evaluate.json"], "--output_dir", str(work / "evaluated"))
+    return copied
