@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checks import InputError, problem
 
-__all__ = ["parse_integer", "parse_integers", "parse_optional_integer", "parse_triple"]
+__all__ = ["parse_integer", "parse_integers", "parse_optional_integer", "parse_share", "parse_triple"]
 
 _NONE = ("", "none", "null")
 
@@ -79,6 +79,26 @@ def parse_triple(value: Any, name: str) -> tuple[int, int, int]:
             problem(f"{name} is {value!r}", "each number must be at least 1", f"pass for example --{name} [96,88,56]")
         )
     return triple  # type: ignore[return-value]
+
+
+def parse_share(value: Any, name: str) -> float:
+    """A share, 0 to 1, from a number or text.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> parse_share("0.25", "no_tumour")
+    0.25
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InputError(
+            problem(f"{name} is {value!r}", "it must be a share from 0 to 1", f"pass for example --{name} 0.25")
+        )
+    return number
 
 
 def _parts(value: Any) -> Any:

@@ -19,13 +19,14 @@ from ..arguments import parse_integer, parse_triple
 from ..decathlon import atomic_folder, write_dataset, write_volume
 from .abdomen import ABDOMEN
 from .kidney import KIDNEY
+from .pelvis import PELVIS
 from .phantom import Phantom
 
 tqdm, _ = optional_import("tqdm", name="tqdm")
 
 __all__ = ["PHANTOMS", "cache_folder", "phantom_dataset"]
 
-PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN}
+PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN, "pelvis_t2": PELVIS}
 # Raised when the files or the list are written in another form, so that folders of the old form are made anew.
 _FORM = 1
 
