@@ -12,7 +12,17 @@ from ..checks import InputError, problem
 from .boxes import Box, crop, enlarge
 from .components import connected_components
 
-__all__ = ["STRIDES", "check_locator", "locate_rois", "normalised_heat", "pooled_label", "pyramid_crop", "scaled_box"]
+__all__ = [
+    "STRIDES",
+    "check_locator",
+    "clipped_box",
+    "locate_rois",
+    "normalised_heat",
+    "pad_to_cells",
+    "pooled_label",
+    "pyramid_crop",
+    "scaled_box",
+]
 
 # voxels of each scale, F_I to F_III, that one cell of F_III covers: the poolings by (1, 2, 2) and (2, 2, 2) undone
 STRIDES = ((2, 4, 4), (2, 2, 2), (1, 1, 1))
@@ -120,6 +130,34 @@ def scaled_box(box: Box, factors: int | Sequence[int]) -> Box:
     """
     factors = ensure_tuple_rep(factors, len(box.start))
     return Box(*(tuple(index * factor for index, factor in zip(end, factors)) for end in box))
+
+
+def clipped_box(box: Box, extent: Sequence[int]) -> Box:
+    """What of a box lies inside a volume of `extent` voxels.
+
+    >>> clipped_box(Box((4, 0, 8), (8, 4, 16)), (7, 9, 9))
+    Box(start=(4, 0, 8), stop=(7, 4, 9))
+    """
+    return Box(box.start, tuple(min(stop, length) for stop, length in zip(box.stop, extent)))
+
+
+def pad_to_cells(volume: torch.Tensor, cell: Sequence[int] = STRIDES[0]) -> torch.Tensor:
+    """A volume whose sizes are whole numbers of cells: voxels of the last border are repeated behind it.
+
+    Args:
+        volume: ``B C D H W``, floating.
+        cell: voxels of a cell along every axis.
+
+    Returns:
+        ``B C D' H' W'``, every voxel at its old place; `volume` itself where there is nothing to add.
+
+    >>> pad_to_cells(torch.zeros(1, 1, 3, 8, 9)).shape
+    torch.Size([1, 1, 4, 8, 12])
+    """
+    added = [-length % step for length, step in zip(volume.shape[2:], cell)]
+    if not any(added):
+        return volume
+    return functional.pad(volume, [voxels for axis in reversed(added) for voxels in (0, axis)], mode="replicate")
 
 
 def pyramid_crop(

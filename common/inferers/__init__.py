@@ -1,6 +1,8 @@
 """Inferers that run a whole method on a whole volume."""
 
 from .cascade import CascadeInferer
+from .roi import RoIInferer
+from .roi_training import RoITrainingInferer
 from .voting import VotingInferer
 
-__all__ = ["CascadeInferer", "VotingInferer"]
+__all__ = ["CascadeInferer", "RoIInferer", "RoITrainingInferer", "VotingInferer"]
