@@ -23,6 +23,7 @@ from .cases import (
     affine_in_mm,
     chosen_classes,
     class_indices,
+    entry,
     figures_text,
     image_on_grid,
     image_source,
@@ -56,6 +57,7 @@ class CaseReport:
             (:func:`~common.data.labelled.labelled_classes`).
         nsd_tolerance: tolerance of NSD in mm; about two voxels is usual, 1 mm would pass anything under a microscope.
         picture: whether to draw pictures (needs matplotlib).
+        candidate: key of the candidate region, to be drawn dashed, on the grid of the label; None for none.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class CaseReport:
         classes: Sequence[int] | None = None,
         nsd_tolerance: float = 1.0,
         picture: bool = True,
+        candidate: str | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.classes = chosen_classes(class_names, classes)
         self.nsd_tolerance = nsd_tolerance
-        self.picture = picture
+        self.picture, self.candidate = picture, candidate
         self._clear()
 
     def attach(self, engine: Engine) -> None:
@@ -136,6 +139,7 @@ class CaseReport:
             class_names=self.class_names,
             title=case,
             warning=warning,
+            region=None if self.candidate is None else entry(item, self.candidate),
         )
 
     def _complete(self, engine: Engine) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "affine_in_mm",
     "chosen_classes",
     "class_indices",
+    "entry",
     "figures",
     "figures_text",
     "image_on_grid",
@@ -129,6 +130,23 @@ def chosen_classes(class_names: Sequence[str], classes: Sequence[int] | None) ->
             )
         )
     return chosen
+
+
+def entry(item: Mapping[str, Any], key: str) -> torch.Tensor:
+    """What a case holds under `key`.
+
+    Raises:
+        InputError: when the postprocessing has left nothing there.
+    """
+    if key not in item:
+        raise InputError(
+            problem(
+                f"a case has no '{key}' (it has {', '.join(sorted(map(str, item)))})",
+                "the report needs every stage's prediction, and the candidate region",
+                "let the inferer return them as channels and split these in the postprocessing (SplitDimd)",
+            )
+        )
+    return item[key]
 
 
 def inferer_report(engine: Any) -> dict[str, Any] | None:

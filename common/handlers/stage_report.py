@@ -1,24 +1,22 @@
-"""What every stage of a method adds, in the layout of the cascade's paper."""
+"""What every stage or member of a method adds, in the layout of the cascade's paper."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
-from ..checks import InputError, problem
 from ..metrics.scores import case_scores, region_recall
 from ..metrics.stages import StageTable
 from ..transforms.save import CaseNames
-from .cases import affine_in_mm, chosen_classes, figures, image_source, inferer_report
+from .cases import affine_in_mm, chosen_classes, entry, figures, image_source, inferer_report
 
 __all__ = ["StageReport"]
 
@@ -31,7 +29,8 @@ class StageReport:
     The table is that of roth2017hierarchical: Dice of each stage and organ in percent, its mean, standard
     deviation, median, minimum and maximum over cases, and the average over organs. Below it stand, case by case, the
     recall of the candidate region (fig. 2: the share of the reference that stage 2 gets to see), and what the
-    inferer tells of its call (``inferer.report``): the regions' shares of the volume, windows and seconds.
+    inferer tells of its call (``inferer.report``): the regions' shares of the volume, windows and seconds; then what
+    the inferer says of these names (``inferer.legend``, sentences by part of a name).
 
     Args:
         output_dir: folder of the results.
@@ -40,6 +39,8 @@ class StageReport:
         stages: for every stage, the key of its prediction (class indices, 1 X Y Z, on the grid of ``label``), and
             its title in the table.
         candidate: key of the candidate region, 1 X Y Z, on the same grid; None for methods without one.
+        recall: name of the candidate region's recall in the tables.
+        kind: what `stages` are in the tables: "stage", or "network" for the members of an ensemble.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class StageReport:
         classes: Sequence[int] | None,
         stages: Mapping[str, str],
         candidate: str | None = "pred_candidate",
+        recall: str = "candidate_recall",
+        kind: str = "stage",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.classes = chosen_classes(class_names, classes)
         self.class_names = [class_names[k] for k in self.classes]
         self.stages = dict(stages)
-        self.candidate = candidate
+        self.candidate, self.recall, self.kind = candidate, recall, kind
         self._clear()
 
     def attach(self, engine: Engine) -> None:
@@ -70,7 +73,7 @@ class StageReport:
         self._clear()
 
     def _clear(self) -> None:
-        self.table = StageTable(self.class_names, list(self.stages.values()))
+        self.table = StageTable(self.class_names, list(self.stages.values()), self.kind)
         self._names = CaseNames()
         self._warning: str | None = None
 
@@ -80,22 +83,24 @@ class StageReport:
             InputError: when the postprocessing leaves no prediction of a stage, or no candidate region.
         """
         self._warning = self._warning or getattr(engine.state, "warning", None)
+        self.table.legend = dict(getattr(engine.inferer, "legend", None) or {})
         for item in engine.state.output:
             label = item[CommonKeys.LABEL]
             source = image_source(item)
             case = self._names(source) if source else f"case_{len(self.table.cases) + 1}"
             spacing = affine_to_spacing(affine_in_mm(label)).tolist()
             scores = {
-                title: case_scores(
-                    _entry(item, key), label, spacing, without_surface=self.classes, classes=self.classes
-                )
+                title: case_scores(entry(item, key), label, spacing, without_surface=self.classes, classes=self.classes)
                 for key, title in self.stages.items()
             }
             told = figures(inferer_report(engine))
             if self.candidate is not None:
-                recall = region_recall(_entry(item, self.candidate), label, self.classes)
-                told = {"candidate_recall": recall, **told}
-                logger.info("%s: the candidate region holds %.2f %% of what is labelled", case, 100 * recall)
+                recall = region_recall(entry(item, self.candidate), label, self.classes)
+                told = {self.recall: recall, **told}
+                if math.isnan(recall):
+                    logger.info("%s: nothing is labelled that a candidate region could hold", case)
+                else:
+                    logger.info("%s: the candidate region holds %.2f %% of what is labelled", case, 100 * recall)
             self.table.add(case, scores, told)
 
     def _complete(self, engine: Engine) -> None:
@@ -107,15 +112,3 @@ class StageReport:
         notes += [f"Failed, and not counted: {', '.join(failed)}."] if failed else []
         text = self.table.write(self.output_dir, notes, failed=failed)
         logger.info("scores by stage:\n\n%s\nwritten to %s", text, self.output_dir / "stages.md")
-
-
-def _entry(item: Mapping[str, Any], key: str) -> torch.Tensor:
-    if key not in item:
-        raise InputError(
-            problem(
-                f"a case has no '{key}' (it has {', '.join(sorted(map(str, item)))})",
-                "the report needs every stage's prediction, and the candidate region",
-                "let the inferer return them as channels and split these in the postprocessing (SplitDimd)",
-            )
-        )
-    return item[key]

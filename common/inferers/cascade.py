@@ -57,6 +57,12 @@ class CascadeInferer(Inferer):
         InputError: an argument outside its range.
     """
 
+    legend = {
+        "share": "C1: the body, where stage 1 is run. C2: the candidate region that stage 1 leaves, where stage 2 is "
+        "run. Shares are of the volume's voxels.",
+        "recall": "The candidate's recall is the share of the reference's organs that lies in C2.",
+    }
+
     def __init__(
         self,
         window1: Callable,

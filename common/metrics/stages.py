@@ -1,4 +1,4 @@
-"""The table of a method in stages: Dice of each stage and organ, and what the regions between the stages cost."""
+"""The table of a method of several answers: Dice of each one and organ, and what its regions hold and cost."""
 
 from __future__ import annotations
 
@@ -14,35 +14,42 @@ import numpy as np
 from ..files import atomic_path, write_json
 from .table import summarise
 
-__all__ = ["StageTable"]
+__all__ = ["StageTable", "markdown_grid"]
 
 _STATISTICS = ("mean", "std", "median", "min", "max")
-_COLUMNS = ("case", "stage", "class", "dice_percent", "status", "pred_voxels", "label_voxels")
+_KEPT = ("status", "pred_voxels", "label_voxels")
+_AVERAGE = "Average: over the columns of the organs. "
 _RULES = (
-    "Average: over the columns of the organs. Std: of the sample. A class that is neither in the reference nor in the "
-    "prediction of a case is left out of its column; one that is missed, or found where there is none, counts as 0."
+    "Std: of the sample. A class that is neither in the reference nor in the prediction of a case is left out of its "
+    "column; one that is missed, or found where there is none, counts as 0."
 )
-_LEGEND = {
-    "share": "C1: the body, where stage 1 is run. C2: the candidate region that stage 1 leaves, where stage 2 is run. "
-    "Shares are of the volume's voxels.",
-    "recall": "The candidate's recall is the share of the reference's organs that lies in C2.",
-}
 
 
 class StageTable:
     """Collects Dice by case, stage and class, and writes the table of roth2017hierarchical
 
     For every stage and organ: mean, standard deviation, median, minimum and maximum over cases. The paper's column of
-    averages is the mean of the organs' columns, line by line (its 39.5 is the mean of seven minima), and so is this.
+    averages is the mean of the organs' columns, line by line (its 39.5 is the mean of seven minima), and so is this; a
+    single class has none.
 
     Args:
         class_names: names of the scored classes.
         stages: titles of the stages, in order.
+        kind: what the stages are: the name of their column, such as "network" for the members of an ensemble.
+        legend: sentences below the regions and times; each is shown where its key is part of a figure's name.
     """
 
-    def __init__(self, class_names: Sequence[str], stages: Sequence[str]) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        stages: Sequence[str],
+        kind: str = "stage",
+        legend: Mapping[str, str] | None = None,
+    ) -> None:
         self.class_names = list(class_names)
         self.stages = list(stages)
+        self.kind, self.legend = kind, dict(legend or {})
+        self.rules = _AVERAGE * (len(self.class_names) > 1) + _RULES
         self.rows: list[dict[str, Any]] = []
         self.cases: list[dict[str, Any]] = []
 
@@ -57,9 +64,9 @@ class StageTable:
         """
         for stage in self.stages:
             for name, row in zip(self.class_names, scores[stage], strict=True):
-                counts = {key: row[key] for key in _COLUMNS[4:]}
+                counts = {key: row[key] for key in _KEPT}
                 self.rows.append(
-                    {"case": case, "stage": stage, "class": name, "dice_percent": 100 * row["dice"], **counts}
+                    {"case": case, self.kind: stage, "class": name, "dice_percent": 100 * row["dice"], **counts}
                 )
         self.cases.append({"case": case, **figures})
 
@@ -73,7 +80,7 @@ class StageTable:
         for stage in self.stages:
             columns = {}
             for name in self.class_names:
-                rows = [row for row in self.rows if (row["stage"], row["class"]) == (stage, name)]
+                rows = [row for row in self.rows if (row[self.kind], row["class"]) == (stage, name)]
                 columns[name] = {
                     **summarise(row["dice_percent"] for row in rows),
                     "status": dict(Counter(row["status"] for row in rows)),
@@ -84,23 +91,25 @@ class StageTable:
     def markdown(self) -> str:
         """The table as Markdown whose columns are aligned, to be read as it is, too."""
         found = self.statistics()
-        lines = [["stage", "", *self.class_names, "average"]]
+        shown = [*self.class_names, *(["average"] if len(self.class_names) > 1 else [])]
+        lines = [[self.kind, "", *shown]]
         for stage, columns in found.items():
             for statistic in _STATISTICS:
                 title = stage if statistic == "mean" else ""
-                lines.append([title, statistic, *(_text(column[statistic], ".1f") for column in columns.values())])
-            lines.append(["", "cases", *(str(columns[name]["n"]) for name in self.class_names), ""])
+                lines.append([title, statistic, *(_text(columns[name][statistic], ".1f") for name in shown)])
+            lines.append(["", "cases", *(str(columns[name].get("n", "")) for name in shown)])
         empty = [
             f"{stage}, {name}: " + ", ".join(f"{status} in {count}" for status, count in counts.items())
             for stage, columns in found.items()
             for name in self.class_names
             if (counts := {key: n for key, n in columns[name]["status"].items() if key != "scored"})
         ]
-        parts = ["# Dice in percent, by stage", _grid(lines, 2), _RULES]
+        parts = [f"# Dice in percent, by {self.kind}", markdown_grid(lines, 2), self.rules]
         parts += ["\n".join(f"- {line}" for line in empty)] if empty else []
         if figures := self._figures():
-            parts += ["# Regions and time, by case", _grid(figures, 1)]
-            parts += [text for word, text in _LEGEND.items() if any(word in name for name in figures[0])]
+            parts += ["# Regions and time, by case", markdown_grid(figures, 1)]
+            names = {name for case in self.cases for name in case}
+            parts += [text for word, text in self.legend.items() if any(word in name for name in names)]
         return "\n\n".join(parts) + "\n"
 
     def _figures(self) -> list[list[str]]:
@@ -131,17 +140,18 @@ class StageTable:
         Returns:
             the Markdown.
         """
-        rows = [{name: _defined(row[name]) for name in _COLUMNS} for row in self.rows]
+        columns = ["case", self.kind, "class", "dice_percent", *_KEPT]
+        rows = [{name: _defined(row[name]) for name in columns} for row in self.rows]
         with atomic_path(folder / "stages.csv") as temporary:
             with open(temporary, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, _COLUMNS)
+                writer = csv.DictWriter(stream, columns)
                 writer.writeheader()
                 writer.writerows(rows)
         write_json(
             folder / "stages.json",
             {
                 "dice_percent": self.statistics(),
-                "rules": _RULES,
+                "rules": self.rules,
                 "notes": list(notes),
                 **extra,
                 "cases": [{name: _defined(value) for name, value in case.items()} for case in self.cases],
@@ -161,7 +171,7 @@ def _average(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**means, "classes": len(values["mean"])}
 
 
-def _grid(lines: Sequence[Sequence[str]], titles: int) -> str:
+def markdown_grid(lines: Sequence[Sequence[str]], titles: int) -> str:
     """Lines of cells as a Markdown table, the first line its head, all but the first `titles` columns to the right."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]

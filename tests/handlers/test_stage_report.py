@@ -29,6 +29,8 @@ class TwoStages(Inferer):
     Class numbers are the grey values of the image; the candidate region is all but the lower half of the first axis.
     """
 
+    legend = {"c2": "C2 is where stage 2 is run.", "roi_recall": "RoIs are where the tumour may be."}
+
     def __init__(self):
         self.report = {}
 
@@ -113,7 +115,8 @@ def test_stages_and_recall_on_the_grid_of_the_file(tmp_path, caplog, codes):
     assert (case["c2_share"], case["seconds stage1"]) == (0.5, 1.5) and "windows" not in case
     assert content["dice_percent"]["stage 1"]["average"]["mean"] == pytest.approx((100 * 12 / 14 + 100 + 0) / 3)
     text = (out / "stages.md").read_text()
-    assert text in caplog.text and "candidate recall, %" in text
+    assert text in caplog.text and "candidate recall, %" in text and "# Dice in percent, by stage" in text
+    assert text.endswith("C2 is where stage 2 is run.\n")
     assert f"holds {100 * (total - lost) / total:.2f} % of what is labelled" in caplog.text
     assert str(tmp_path) not in text + json.dumps(content)
 
@@ -128,6 +131,23 @@ def test_organs_that_are_not_labelled_are_not_scored(tmp_path):
     columns = json.loads((tmp_path / "stages.json").read_text())["dice_percent"]["stage 2"]
     assert set(columns) == {"liver", "spleen", "average"} and columns["average"]["mean"] == pytest.approx(100.0)
     assert set(json.loads((tmp_path / "metrics.json").read_text())["summary"]) == {"liver", "spleen", "all classes"}
+
+
+def test_a_method_names_its_regions_and_members(tmp_path, caplog):
+    """The second case has none of the scored class: neither a score nor a recall, and the log says so."""
+    caplog.set_level("INFO")
+    cases = [write(tmp_path, name, organs(), "RAS") for name in ("a", "b")]
+    volume = organs()
+    volume[volume == 3] = 0
+    for key in ("image", "label"):
+        nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), np.diag([*SPACING, 1.0])), cases[1][key])
+    evaluate(cases, [StageReport(tmp_path, NAMES, [3], STAGES, recall="roi_recall", kind="network")])
+    text, content = (tmp_path / "stages.md").read_text(), json.loads((tmp_path / "stages.json").read_text())
+    assert "by network" in text and "- stage 2, pancreas: absent in 1" in text and "candidate" not in text
+    assert text.endswith("RoIs are where the tumour may be.\n")
+    assert [case["roi_recall"] for case in content["cases"]] == [1.0, None]
+    assert "a: the candidate region holds 100.00 %" in caplog.text
+    assert "b: nothing is labelled that a candidate region could hold" in caplog.text and "nan" not in caplog.text
 
 
 def test_scores_are_those_of_the_numbers_given(tmp_path):
@@ -157,6 +177,19 @@ def test_case_report_on_class_indices(tmp_path, caplog, monkeypatch, codes):
     stored = np.asarray(nibabel.load(case["image"]).dataobj)
     assert np.array_equal(np.asarray(drawn["image"])[0], stored)
     assert np.array_equal(drawn["pred"].numpy(), stored) and np.array_equal(drawn["label"].numpy(), stored)
+
+
+def test_the_candidate_region_is_on_the_picture(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "common.handlers.case_report.prediction_figure",
+        lambda image, pred, path, **more: drawn.update(more),
+    )
+    case = write(tmp_path, "a", organs(), "PIR")
+    evaluate([case], [CaseReport(tmp_path, NAMES, [1, 2, 3], candidate="pred_candidate")])
+    assert drawn["region"].shape == drawn["label"][None].shape and 0 < drawn["region"].float().mean() < 1
+    with pytest.raises(CasesFailed, match="has no 'pred_rois'.*candidate region"):
+        evaluate([case], [CaseReport(tmp_path, NAMES, [1, 2, 3], candidate="pred_rois")])
 
 
 def test_picture_of_a_turned_case_is_drawn(tmp_path):

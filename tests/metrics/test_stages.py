@@ -103,3 +103,27 @@ def test_files(table, tmp_path):
     assert content["failed"] == ["c"] and content["dice_percent"]["stage 2"]["liver"]["mean"] == pytest.approx(80.0)
     assert content["cases"][1] == {"case": "b", "candidate_recall": None, "c2_share": 0.2}
     assert len(content["scores"]) == 8
+
+
+def test_members_of_an_ensemble_and_their_regions(tmp_path):
+    """One class, no tumour in the second case and none found: named as the method does, without an average."""
+    legend = {"share": "roi_share: voxels in any region.", "recall": "roi_recall: of the tumour.", "window": "unused"}
+    table = StageTable(["tumour"], ["RF64", "ensemble"], "network", legend)
+    figures = {"roi_recall": 0.875, "rois RF64": 2, "roi_share": 0.125}
+    table.add("a", {"RF64": [row(0.5)], "ensemble": [row(0.75)]}, figures)
+    absent = [row(math.nan, "absent")]
+    table.add("b", {"RF64": absent, "ensemble": absent}, {"roi_recall": math.nan, "rois RF64": 0, "roi_share": 0.0})
+    text = table.write(tmp_path)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert text.startswith("# Dice in percent, by network\n") and "verage" not in text and "organ" not in text
+    assert (
+        lines[0] == ["network", "", "tumour"] and lines[2] == ["RF64", "mean", "50.0"] and ["", "cases", "1"] in lines
+    )
+    assert "- ensemble, tumour: absent in 1" in text
+    assert lines[-5] == ["case", "roi recall, %", "rois RF64", "roi share, %"]
+    assert lines[-3:] == [["a", "87.5", "2", "12.5"], ["b", "-", "0", "0.0"], ["mean", "87.5", "1", "6.2"]]
+    assert text.endswith("\n\nroi_share: voxels in any region.\n\nroi_recall: of the tumour.\n")
+    assert next(csv.DictReader((tmp_path / "stages.csv").open()))["network"] == "RF64"
+    content = json.loads((tmp_path / "stages.json").read_text())
+    assert [line["network"] for line in content["scores"]] == ["RF64", "ensemble"] * 2
+    assert content["cases"][1]["roi_recall"] is None and content["dice_percent"]["RF64"]["tumour"]["n"] == 1

@@ -70,13 +70,17 @@ def test_proportions_are_those_of_the_body(tmp_path, drawn, spacing):
 @pytest.mark.parametrize("flips, order", [((-1, -1, 1), (0, 1, 2)), ((1, -1, -1), (2, 0, 1))])
 def test_same_picture_however_the_volume_is_stored(tmp_path, flips, order):
     image, pred = scene()
-    prediction_figure(image, pred, tmp_path / "ras.png", affine=np.eye(4), class_names=NAMES)
+    region = np.zeros_like(pred)
+    region[3:17, 2:6, 1:9] = 1
+    prediction_figure(image, pred, tmp_path / "ras.png", affine=np.eye(4), class_names=NAMES, region=region)
     affine = np.zeros((4, 4))
     affine[3, 3] = 1
     for position, axis in enumerate(order):
         affine[axis, position] = flips[axis]
     turn = lambda array: np.flip(array, [a for a in range(3) if flips[a] < 0]).transpose(order)  # noqa: E731
-    prediction_figure(turn(image[0])[None], turn(pred), tmp_path / "other.png", affine=affine, class_names=NAMES)
+    prediction_figure(
+        turn(image[0])[None], turn(pred), tmp_path / "other.png", None, affine, NAMES, region=turn(region)
+    )
     assert np.array_equal(imread(tmp_path / "ras.png"), imread(tmp_path / "other.png"))
 
 
@@ -100,6 +104,67 @@ def test_reference_is_outlined_where_it_is_labelled(tmp_path, drawn):
     # the annotated slice is the one to look at
     assert "slice 3 of 10" in panels(drawn[0])["axial"].get_title(loc="left")
     assert len(panels(drawn[0])["axial"].collections) > 0 and len(panels(drawn[1])["axial"].collections) == 0
+
+
+def tumour(at=(30, 8, 4), size=(6, 5, 3), shape=(48, 40, 12)):
+    volume = np.zeros(shape, dtype=np.uint8)
+    volume[tuple(slice(start, start + length) for start, length in zip(at, size))] = 1
+    return volume
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 4.0), (0.7, 0.7, 4.0)])
+def test_something_small_gets_a_close_up(tmp_path, drawn, spacing):
+    """Thick slices: the window is a square in mm around the reference, drawn as a frame in the axial slice."""
+    label = tumour()
+    image = np.random.default_rng(0).normal(size=(1, *label.shape)).astype(np.float32)
+    far = tumour((2, 30, 5), (8, 8, 3))  # a larger false find must not draw the eye from what is there
+    affine = np.diag([*spacing, 1.0])
+    prediction_figure(image, label | far, tmp_path / "p.png", label, affine, ["background", "tumour"])
+    found = panels(drawn[0])
+    assert list(found) == ["axial", "coronal", "sagittal", "close-up", "prediction"]
+    right, left = (limit / spacing[0] for limit in found["close-up"].get_xlim())
+    bottom, top = (limit / spacing[1] for limit in found["close-up"].get_ylim())
+    assert left < 30 and right > 36 and bottom < 8 and top > 13 and right - left == pytest.approx(1.8 * 6)
+    assert right - left == pytest.approx(top - bottom) and found["close-up"].get_aspect() == 1.0
+    (frame,) = found["axial"].patches
+    assert frame.get_bbox().extents == pytest.approx(np.array([left, bottom, right, top]) * spacing[0])
+    assert f"slice {5} of 12" in found["axial"].get_title(loc="left")
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (42, 35, 9)])
+def test_a_close_up_ends_where_the_volume_does(tmp_path, drawn, at):
+    pred = tumour(at)
+    prediction_figure(np.zeros((1, *pred.shape)), pred, tmp_path / "p.png", class_names=["background", "tumour"])
+    right, left = panels(drawn[0])["close-up"].get_xlim()
+    bottom, top = panels(drawn[0])["close-up"].get_ylim()
+    assert (left, bottom) == (0, 0) if at == (0, 0, 0) else (right, top) == pytest.approx((48, 40))
+    assert right - left == pytest.approx(10.8) and top - bottom == pytest.approx(10.8)
+
+
+def test_grey_values_of_something_small_are_those_of_its_neighbourhood(tmp_path, drawn):
+    """A bright spot alone would set a window in which all else is black."""
+    pred = tumour(size=(4, 4, 2))
+    image = np.random.default_rng(0).uniform(0, 100, (1, *pred.shape))
+    image[0][pred == 1] = 180
+    prediction_figure(image, pred, tmp_path / "p.png", class_names=["background", "tumour"])
+    shown = np.asarray(panels(drawn[0])["axial"].images[0].get_array())
+    assert shown.min() == 0 and 0.2 < np.median(shown) < 0.8
+
+
+def test_the_region_is_dashed_and_what_is_empty_is_said(tmp_path, drawn):
+    pred = tumour()
+    region, nothing = tumour((28, 6, 3), (12, 10, 6)), np.zeros_like(pred)
+    image = np.zeros((1, *pred.shape))
+    for label, where in ((pred, region[None]), (nothing, nothing)):
+        prediction_figure(image, label, tmp_path / "p.png", label, class_names=["background", "t"], region=where)
+    styles = [line.get_linestyle()[0][1] for line in panels(drawn[0])["axial"].collections]
+    assert [style is not None for style in styles] == [True, True, False, False]
+    texts = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
+    assert texts[0][1:] == ["outline: reference", "dashed: candidate region"]
+    assert texts[1] == ["t  0 mm³", "outline: reference (nothing labelled)", "dashed: candidate region (empty)"]
+    assert list(panels(drawn[1])) == ["axial", "coronal", "sagittal", "prediction"]
+    with pytest.raises(InputError, match=r"candidate region \(48, 40, 11\)"):
+        prediction_figure(image, pred, tmp_path / "p.png", region=region[..., 1:])
 
 
 def test_warning_and_title_are_on_the_picture(tmp_path, drawn):
