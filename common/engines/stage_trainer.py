@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 import time
@@ -16,22 +15,16 @@ import torch
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer, Workflow
-from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import TensorBoardStatsHandler
 from monai.utils import optional_import
 
 from ..checks import InputError, WeightsError, parse_flag, problem
 from ..files import check_writable
 from ..visualize.curves import training_curves
-from ..weights import (
-    differing_settings,
-    load_weights,
-    plain_settings,
-    read_info,
-    save_tensors,
-    save_weights,
-    set_aside,
-)
+from ..weights import load_weights, plain_settings, read_info, save_weights, set_aside
 from .distributed import barrier, exchange_gradients, rank, shared_token
+from .resume import ResumeFile, check_plan
+from .shared_handlers import handlers_for_stage
 
 SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
 
@@ -125,7 +118,7 @@ class StageTrainer(SupervisedTrainer):
         # after the handlers of the config, so that validation and the schedule have had their turn
         self.add_event_handler(Events.EPOCH_COMPLETED, StageTrainer._record_epoch)
         self.add_event_handler(Events.COMPLETED, StageTrainer._record_end)
-        self._shared = _for_stage(shared_handlers, own, self.stage)
+        self._shared = handlers_for_stage(shared_handlers, own, self.stage)
         for handler in self._shared:
             handler.attach(self)
 
@@ -135,6 +128,10 @@ class StageTrainer(SupervisedTrainer):
     def resume_path(self) -> Path:
         """The resume file of this stage; outside ``models/``, where consumers take every ``.pt`` for weights."""
         return self.output_dir / f"resume_{self.stage}.pt"
+
+    @property
+    def _resume_file(self) -> ResumeFile:
+        return ResumeFile(self.resume_path, self.composite, self.optimizer, self.lr_scheduler)
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +285,7 @@ class StageTrainer(SupervisedTrainer):
         save_weights(self.composite, self.model_path, info)
 
     def _save_resume(self) -> None:
-        content = {
+        record = {
             "run": _runs[self.composite],
             "settings": self.settings,
             "epoch": self.state.epoch,
@@ -297,52 +294,19 @@ class StageTrainer(SupervisedTrainer):
             "done": self._done,
             "history": self.history,
             "best": self.best,
-            "network": self.composite.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
-            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
         }
-        save_tensors(content, self.resume_path)
+        self._resume_file.write(record, self.scaler)
 
     def _restore(self) -> bool:
         """Take up the resume file; False when it is of another run than the earlier stages were resumed from."""
-        try:
-            content = torch.load(self.resume_path, map_location="cpu", weights_only=True)
-            if _runs.setdefault(self.composite, content["run"]) != content["run"]:
-                logger.info("stage '%s': %s is of another run and is not used.", self.stage, self.resume_path.name)
-                return False
-            self.composite.load_state_dict(content["network"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            if self.lr_scheduler is not None:
-                self.lr_scheduler.load_state_dict(content["lr_scheduler"])
-        except Exception as error:  # a file cut short, of another network, of another optimiser
-            raise WeightsError(
-                problem(
-                    f"'{self.resume_path}' does not fit this training ({str(error).splitlines()[0][:200]})",
-                    "resuming needs the network, optimiser and schedule that it was begun with",
-                    "start with the same config and overlays, or without --resume",
-                )
-            ) from error
-        if other := differing_settings(content.get("settings", {}), self.settings):
-            raise InputError(
-                problem(
-                    f"stage '{self.stage}' was begun with {other}",
-                    "a run is resumed with the settings that it was begun with",
-                    "give these again, or train anew",
-                )
-            )
+        content = self._resume_file.read()
+        if _runs.setdefault(self.composite, content["run"]) != content["run"]:
+            logger.info("stage '%s': %s is of another run and is not used.", self.stage, self.resume_path.name)
+            return False
+        self._resume_file.load(content)
+        check_plan(content, self.stage, self.settings, self.state.max_epochs)
         self.history, self.best = content["history"], content["best"]
-        more = self.state.max_epochs != content["max_epochs"]
-        rates = {row["learning_rate"] for row in self.history} | {self.optimizer.param_groups[0]["lr"]}
-        if more and len(rates) > 1:
-            raise InputError(
-                problem(
-                    f"stage '{self.stage}' was planned for {content['max_epochs']} epochs, not {self.state.max_epochs}",
-                    "a learning rate that follows a schedule is resumed with the epochs that it was made for",
-                    "keep the number, or train anew",
-                )
-            )
-        self._done = content["done"] and not more
+        self._done = content["done"] and self.state.max_epochs == content["max_epochs"]
         self._scaler_state = content["scaler"]
         self.load_state_dict(
             {"epoch": content["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": content["epoch_length"]}
@@ -360,24 +324,3 @@ def _loss_of(output: Any) -> torch.Tensor:
     """The loss of an iteration; decollated output repeats it for every item of the batch."""
     first = output[0] if isinstance(output, list) else output
     return torch.as_tensor(first["loss"])
-
-
-def _for_stage(shared: Sequence[Any], own: Sequence[Any], stage: str) -> list[Any]:
-    """Copies of the shared handlers that the stage lacks, so named that its records stand apart."""
-    copies = []
-    # a validator and a schedule belong to the stage that they were made for
-    lacking = (
-        {type(handler) for handler in shared}
-        - {type(handler) for handler in own}
-        - {ValidationHandler, LrScheduleHandler}
-    )
-    for handler in shared:
-        if type(handler) not in lacking:
-            continue
-        clone = copy.copy(handler)
-        if isinstance(getattr(clone, "tag_name", None), str):
-            clone.tag_name = f"{stage}_{clone.tag_name}"
-        if hasattr(clone, "run_name"):
-            clone.run_name = f"{clone.run_name}_{stage}" if clone.run_name else stage
-        copies.append(clone)
-    return copies

@@ -17,16 +17,16 @@ REPOSITORY = TOY.parents[1]
 # Run by torchrun: trains, then each rank leaves what it holds and how many writes it made.
 WORKER = """
 import os, sys, torch
-import common.weights, common.engines.stage_trainer as trainer_module
+import common.engines.resume, common.engines.stage_trainer
 from monai.bundle import ConfigWorkflow
 
 bundle, data = sys.argv[1:3]
 writes = []
-for name in ("save_weights", "save_tensors"):
-    def counting(*args, original=getattr(trainer_module, name), name=name):
+for module, name in ((common.engines.stage_trainer, "save_weights"), (common.engines.resume, "save_tensors")):
+    def counting(*args, original=getattr(module, name), name=name):
         writes.append(name)
         return original(*args)
-    setattr(trainer_module, name, counting)
+    setattr(module, name, counting)
 flow = ConfigWorkflow(
     config_file=[f"{bundle}/configs/train.json", f"{bundle}/configs/multi_gpu_train.json"], logging_file=False,
     meta_file=None, workflow_type=None, bundle_root=bundle, dataset_dir=data, epochs=2,
