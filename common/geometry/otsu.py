@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from monai.utils import optional_import
 
 from ..checks import InputError, problem
 from .components import fill_holes, keep_largest
+from .morphology import dilate, erode
 
 threshold_otsu, _ = optional_import("skimage.filters", name="threshold_otsu")
 
@@ -18,17 +20,22 @@ _BINS = 4096  # a few bright voxels, such as vessels, stretch the range: what is
 _PADDING = -1024.0  # HU of the lowest number that 12 bits hold; below it scanners pad
 
 
-def otsu_body(volume: torch.Tensor, factor: float = 0.5, axis: int = 0) -> torch.Tensor:
+def otsu_body(
+    volume: torch.Tensor, factor: float = 0.5, axis: int = 0, closing: Sequence[int] = (0, 0)
+) -> torch.Tensor:
     """The patient's body by Otsu's threshold (huang2021runet, preprocessing).
 
-    Voxels of at least `factor` times the threshold, of which only the largest component (26 neighbours) stays; then
-    what is dark inside it is filled slice by slice.
+    Voxels of at least `factor` times the threshold, of which only the largest component (26 neighbours) stays; then,
+    slice by slice, it is closed and what is dark inside it is filled. Outside the volume there is nothing, so that
+    air between the body and the border stays air.
 
     Args:
         volume: ``... D H W``, MR in any unit or CT in HU, of any dtype; leading items (batch, channel) are treated by
             themselves.
         factor: share of the way from the volume's minimum up to the threshold, above 0 and at most 1.
         axis: spatial axis across which the slices lie, 0 to 2: 0 where D runs from feet to head.
+        closing: voxels by which the body grows and shrinks again along the two axes of a slice, so that dark tissue
+            that opens to the outside, such as muscle between bright fat, is inside; 0 for none.
 
     Returns:
         bool mask of the same shape on the same device, a plain tensor; all False for an item that is constant or not
@@ -37,11 +44,11 @@ def otsu_body(volume: torch.Tensor, factor: float = 0.5, axis: int = 0) -> torch
     Raises:
         InputError: for fewer than three axes, slices across an axis that is not there, or a factor out of its range.
 
-    Reading: "a body mask by Otsu" is one threshold of the whole volume, at half of which air ends, as in the released
-    code; the largest component drops what lies beside the body, and filling keeps dark organs in the statistics. The
-    threshold is measured from the minimum, so that it serves numbers below 0 too; for MR, where that is about 0, this
-    is the released code's. What is below -1024, where CT is padded, counts as -1024.
-    Deviation: the released code takes one threshold a slice, from ten slices, and closes the mask by ten voxels.
+    Reading: "a body mask by Otsu" is one threshold of the whole volume, at half of which air ends, and a closing, both
+    as in the released code; the largest component drops what lies beside the body, and filling keeps dark organs in the
+    statistics. The threshold is measured from the minimum, so that it serves numbers below 0 too; for MR, where that is
+    about 0, this is the released code's. What is below -1024, where CT is padded, counts as -1024.
+    Deviation: the released code takes one threshold a slice, from ten slices only, and closes across slices as well.
 
     >>> otsu_body(torch.tensor([0.0, 90.0, 80.0, 10.0, 5.0]).expand(3, 3, 5))[1, 1].tolist()
     [False, True, True, False, False]
@@ -69,7 +76,11 @@ def otsu_body(volume: torch.Tensor, factor: float = 0.5, axis: int = 0) -> torch
         for plane, found in zip(item, inside):
             # plane by plane, for whole numbers are compared as float32
             torch.ge(plane, threshold, out=found)
+    # one name for all steps: none keeps the mask of the step before
     mask = keep_largest(mask)
+    if any(closing):
+        first, second = (volume.ndim - 3 + other for other in range(3) if other != axis)
+        mask = _close(mask, {first: closing[0], second: closing[1]})
     return fill_holes(mask, axis=axis)
 
 
@@ -85,3 +96,18 @@ def _threshold(item: torch.Tensor, low: float, high: float) -> float:
     # Where no value lies between air and body, all thresholds there are equally good and the lowest is returned, from
     # either end: half of it would be in the air's noise, of their middle it is not.
     return float(threshold_otsu(hist=(counts, centres)) - threshold_otsu(hist=(counts[::-1], -centres[::-1]))) / 2
+
+
+def _close(mask: torch.Tensor, radii: dict[int, int]) -> torch.Tensor:
+    """Dilate and erode by a box of these radii along these axes, nothing being outside the volume."""
+    # farther than the volume is wide changes nothing more
+    radii = {axis: min(int(radius), mask.shape[axis]) for axis, radius in radii.items()}
+    room = [width for axis in reversed(range(mask.ndim)) for width in (radii.get(axis, 0),) * 2]
+    grown = torch.nn.functional.pad(mask, room)
+    for change in (dilate, erode):
+        for axis, radius in radii.items():
+            line = grown.movedim(axis, -1)
+            grown = change(line.unsqueeze(-1), radius, spatial_dims=2).squeeze(-1).movedim(-1, axis)
+    for axis, radius in radii.items():
+        grown = grown.narrow(axis, radius, mask.shape[axis])
+    return grown.contiguous()
