@@ -2,8 +2,8 @@
 
 from .blocks import DoubleConv, UpDoubleConv
 from .cascade import CascadedUNet3D
-from .rois import RoIPrediction
 from .residual import ResidualBlock
+from .rois import RoIPrediction
 from .ru_net import RUNet, RUNetEnsemble
 from .unet3d import UNet3D
 
@@ -11,6 +11,9 @@ __all__ = [
     "CascadedUNet3D",
     "DoubleConv",
     "RoIPrediction",
+    "RUNet",
+    "RUNetEnsemble",
+    "ResidualBlock",
     "UNet3D",
     "UpDoubleConv",
 ]
