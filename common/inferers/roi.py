@@ -69,6 +69,7 @@ class RoIInferer(Inferer):
     legend = {
         "share": "roi_share: voxels of the volume inside a region of interest of any member.",
         "rois": "rois: regions of interest that a member decoded; rois_left_out: those beyond the largest ones.",
+        "roi_recall": "roi_recall: the share of the reference inside a region of interest of any member.",
     }
 
     def __init__(
