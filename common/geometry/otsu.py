@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from monai.utils import optional_import
 
@@ -16,7 +17,8 @@ threshold_otsu, _ = optional_import("skimage.filters", name="threshold_otsu")
 
 __all__ = ["otsu_body"]
 
-_BINS = 4096  # a few bright voxels, such as vessels, stretch the range: what is left of it for tissue must do
+_BINS = 4096  # a few bright voxels stretch the range: what is left of it for tissue must do
+_BRIGHT = 0.005  # share of the voxels, such as metal and vessels, whose brightness does not count
 _PADDING = -1024.0  # HU of the lowest number that 12 bits hold; below it scanners pad
 
 
@@ -47,7 +49,8 @@ def otsu_body(
     Reading: "a body mask by Otsu" is one threshold of the whole volume, at half of which air ends, and a closing, both
     as in the released code; the largest component drops what lies beside the body, and filling keeps dark organs in the
     statistics. The threshold is measured from the minimum, so that it serves numbers below 0 too; for MR, where that is
-    about 0, this is the released code's. What is below -1024, where CT is padded, counts as -1024.
+    about 0, this is the released code's. What is below -1024, where CT is padded, counts as -1024, and the brightest
+    0.5 % of the voxels as equally bright, so that metal is not all that stands out.
     Deviation: the released code takes one threshold a slice, from ten slices only, and closes across slices as well.
 
     >>> otsu_body(torch.tensor([0.0, 90.0, 80.0, 10.0, 5.0]).expand(3, 3, 5))[1, 1].tolist()
@@ -93,6 +96,9 @@ def _threshold(item: torch.Tensor, low: float, high: float) -> float:
     width = (high - low) / _BINS
     centres = low + width * (torch.arange(_BINS, dtype=torch.float64) + 0.5)
     counts, centres = counts.cpu().numpy(), centres.numpy()
+    above = counts[::-1].cumsum()[::-1]
+    last = max(1, int((above > _BRIGHT * above[0]).sum()) - 1)  # the brightest bin that counts, and all above it
+    counts, centres = np.append(counts[:last], above[last]), centres[: last + 1]
     # Where no value lies between air and body, all thresholds there are equally good and the lowest is returned, from
     # either end: half of it would be in the air's noise, of their middle it is not.
     return float(threshold_otsu(hist=(counts, centres)) - threshold_otsu(hist=(counts[::-1], -centres[::-1]))) / 2
