@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..checks import InputError, nearest, parse_flag, problem
 from .blocks import init_msra
-from .residual import ResidualBlock
+from .ru_parts import Decoder, Encoder, difference
 
 __all__ = ["DILATIONS", "RUNet", "RUNetEnsemble"]
 
@@ -18,52 +18,6 @@ __all__ = ["DILATIONS", "RUNet", "RUNetEnsemble"]
 DILATIONS = {"RF64": (1, 1, 1), "RF88": (1, 1, 2), "RF112": (1, 2, 2)}
 LOCATORS = {"sigmoid": 1, "softmax": 2}
 CELL = (2, 4, 4)
-
-
-class Encoder(nn.Module):
-    """Global image encoder (huang2021runet): three residual blocks, pooled by (1, 2, 2), then (2, 2, 2)."""
-
-    def __init__(self, in_channels: int, width: int, dilations: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.block1 = ResidualBlock(in_channels, width, 1, dilations[0])
-        self.pool1 = nn.MaxPool3d((1, 2, 2))
-        self.block2 = ResidualBlock(width, 2 * width, 3, dilations[1])
-        self.pool2 = nn.MaxPool3d(2)
-        self.block3 = ResidualBlock(2 * width, 4 * width, 3, dilations[2])
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """F_I, F_II and F_III of an image B C D H W."""
-        f1 = self.block1(x)
-        f2 = self.block2(self.pool1(f1))
-        return f1, f2, self.block3(self.pool2(f2))
-
-
-class Decoder(nn.Module):
-    """Local region decoder (huang2021runet) with a head for the region and one for its contour.
-
-    The 1x1x1 convolution comes before the trilinear upsampling, not after: the one mixes channels, the other voxels
-    with weights whose sum is one, so the order does not matter to the result, and less is computed and kept.
-    """
-
-    def __init__(self, width: int, dilations: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.conv2 = nn.Conv3d(4 * width, 2 * width, 1)
-        self.up2 = nn.Upsample(scale_factor=(2.0, 2.0, 2.0), mode="trilinear")
-        self.block2 = ResidualBlock(4 * width, 2 * width, 3, dilations[1])
-        self.conv1 = nn.Conv3d(2 * width, width, 1)
-        self.up1 = nn.Upsample(scale_factor=(1.0, 2.0, 2.0), mode="trilinear")
-        self.block1 = ResidualBlock(2 * width, width, 1, dilations[0])
-        self.region = nn.Conv3d(width, 2, 1)
-        self.contour = nn.Conv3d(width, 2, 1)
-
-    def forward(self, f1: torch.Tensor, f2: torch.Tensor, f3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of region and contour, each B 1 and the size of `f1`."""
-        y = self.block2(f2, F.relu_(self.up2(self.conv2(f3))))
-        y = self.block1(f1, F.relu_(self.up1(self.conv1(y))))
-        weight = torch.cat([_difference(self.region.weight), _difference(self.contour.weight)])
-        bias = torch.cat([_difference(self.region.bias), _difference(self.contour.bias)])
-        logits = F.conv3d(y, weight, bias)
-        return logits[:, :1], logits[:, 1:]
 
 
 class RUNet(nn.Module):
@@ -110,9 +64,9 @@ class RUNet(nn.Module):
         self.variant, self.in_channels = variant, int(in_channels)
         self.save_memory = parse_flag(save_memory, "save_memory")
         width = int(width)
-        self.encoder = Encoder(self.in_channels, width, dilations)
+        self.encoder = Encoder(self.in_channels, width, dilations, self.save_memory)
         self.locator = nn.Conv3d(4 * width, LOCATORS[locator], 1)
-        self.decoder = Decoder(width, dilations)
+        self.decoder = Decoder(width, dilations, self.save_memory)
         self.apply(init_msra)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -156,7 +110,7 @@ class RUNet(nn.Module):
         """
         if self.locator.out_channels == 1:
             return self.locator(f3)
-        return F.conv3d(f3, _difference(self.locator.weight), _difference(self.locator.bias))
+        return F.conv3d(f3, difference(self.locator.weight), difference(self.locator.bias))
 
     @torch.jit.export
     def decode(self, f1: torch.Tensor, f2: torch.Tensor, f3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -266,12 +220,6 @@ class RUNetEnsemble(nn.Module):
     def output_size(self, input_size: Sequence[int]) -> tuple[int, int, int]:
         """Size of the result for an image of `input_size` voxels (D, H, W): the same; errors as :class:`RUNet`'s."""
         return next(iter(self.members.values())).output_size(input_size)
-
-
-def _difference(weight: torch.Tensor | None) -> torch.Tensor:
-    """Foreground less background of a head of two channels; the logit of its softmax."""
-    assert weight is not None  # TorchScript takes any bias for optional
-    return weight[1:] - weight[:1]
 
 
 def _checked(variant: str, in_channels: int, width: int, locator: str) -> str:
