@@ -1,7 +1,8 @@
 """Trainers, evaluators and what runs between stages."""
 
 from .case_evaluator import CaseEvaluator, CasesFailed
+from .member_trainer import MemberTrainer
 from .region_maps import RegionMaps
 from .stage_trainer import StageTrainer
 
-__all__ = ["CaseEvaluator", "CasesFailed", "RegionMaps", "StageTrainer"]
+__all__ = ["CaseEvaluator", "CasesFailed", "MemberTrainer", "RegionMaps", "StageTrainer"]

@@ -27,13 +27,12 @@ class ResumeFile:
     def __init__(self, path: Path, network: torch.nn.Module, optimizer: Any, lr_scheduler: Any) -> None:
         self.path, self.network, self.optimizer, self.lr_scheduler = path, network, optimizer, lr_scheduler
 
-    def write(self, record: Mapping[str, Any], scaler: Any) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         """Write the states beside what the trainer wants to find again, whole or not at all."""
         states = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
-            "scaler": scaler.state_dict() if scaler is not None else None,
         }
         save_tensors({**record, **states}, self.path)
 

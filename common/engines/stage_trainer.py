@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,27 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
-from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer, Workflow
-from monai.handlers import TensorBoardStatsHandler
-from monai.utils import optional_import
 
-from ..checks import InputError, WeightsError, parse_flag, problem
+from ..checks import InputError, parse_flag, problem
 from ..files import check_writable
-from ..visualize.curves import training_curves
-from ..weights import load_weights, plain_settings, read_info, save_weights, set_aside
-from .distributed import barrier, exchange_gradients, rank, shared_token
+from ..weights import plain_settings
+from .distributed import barrier, exchange_gradients, of_first_rank, rank, shared_token
 from .resume import ResumeFile, check_plan
 from .shared_handlers import handlers_for_stage
-
-SummaryWriter, has_tensorboard = optional_import("torch.utils.tensorboard", name="SummaryWriter")
+from .stage_records import StageRecords
+from .stage_weights import StageWeights
 
 __all__ = ["StageTrainer"]
 
 logger = logging.getLogger(__name__)
-
-# drawing takes longer than a short epoch
-SECONDS_BETWEEN_CURVES = 30.0
 
 # Which run a composite is being trained in. The stages of one run share the composite and nothing else; by this they
 # know the weights and resume files of their own run from those of an earlier one.
@@ -53,6 +45,8 @@ class StageTrainer(SupervisedTrainer):
     - a progress bar, TensorBoard scalars under ``output_dir/tensorboard/STAGE`` and a picture of the curves;
     - under ``torchrun`` the child is wrapped for gradient exchange and rank 0 alone writes.
 
+    Stages may train the same network one after the other. A stage of 0 epochs is left out.
+
     Args:
         network_def: the composite that holds every network of the method.
         network: what is trained: the same object when the method has one stage, else the child named by `stage`.
@@ -60,6 +54,8 @@ class StageTrainer(SupervisedTrainer):
         optimizer: built over the parameters of `network`.
         lr_scheduler: its state is kept for resuming; who steps it is a ``LrScheduleHandler`` among the handlers.
         evaluator: the validator of this stage; its key metric decides on the best epoch. Without one the last is kept.
+        patience: end the stage at the first validation that is this many epochs past the best one, and no better; None
+            for all of its epochs.
         model_path: the bundle's ``models/model.pt``.
         output_dir: folder for resume files, TensorBoard and curves.
         resume: go on from the resume file in `output_dir`, if there is one.
@@ -74,6 +70,7 @@ class StageTrainer(SupervisedTrainer):
         kwargs: of ``SupervisedTrainer``.
 
     Raises:
+        InputError: for a patience below 1, or without an evaluator to be patient with.
         WeightsError: when the resume file is of another network or cannot be read.
     """
 
@@ -87,6 +84,7 @@ class StageTrainer(SupervisedTrainer):
         stage: str | None = None,
         lr_scheduler: Any = None,
         evaluator: Workflow | None = None,
+        patience: int | None = None,
         resume: bool | str = False,
         seed: int = 0,
         provenance: Mapping[str, Any] | None = None,
@@ -101,17 +99,20 @@ class StageTrainer(SupervisedTrainer):
         self.model_path, self.output_dir = Path(model_path), Path(output_dir)
         self.resume, self.seed, self.provenance = parse_flag(resume, "resume"), int(seed), dict(provenance or {})
         self.recipe, self.settings = recipe, plain_settings(settings)
+        self.patience = _checked_patience(patience, evaluator)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
+        self._stage_weights = StageWeights(self.model_path, network_def, network)
+        self._best_weights: dict[str, torch.Tensor] | None = None
         self._losses: list[torch.Tensor] = []
         self._learning_rate = 0.0
-        self._done = self._opened = False
-        self._drawn = time.monotonic()
+        self._done = False
+        self._records = StageRecords(self.stage, self.output_dir)
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
         # taking a batch apart reads its loss, for which the host would wait at every iteration
         kwargs.setdefault("decollate", kwargs.get("postprocessing") is not None)
-        super().__init__(network=exchange_gradients(network), train_handlers=own, **kwargs)
+        super().__init__(network=self._for_processes(network), train_handlers=own, **kwargs)
         self.add_event_handler(Events.STARTED, StageTrainer._restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, StageTrainer._reseed)
         self.add_event_handler(Events.ITERATION_COMPLETED, StageTrainer._note_loss)
@@ -121,6 +122,10 @@ class StageTrainer(SupervisedTrainer):
         self._shared = handlers_for_stage(shared_handlers, own, self.stage)
         for handler in self._shared:
             handler.attach(self)
+
+    def _for_processes(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The network as it is trained in several processes."""
+        return exchange_gradients(network)
 
     # -- where things lie ------------------------------------------------------------------------------------------
 
@@ -137,11 +142,21 @@ class StageTrainer(SupervisedTrainer):
 
     def run(self) -> None:
         """Train the stage from the start, or from where the resume file left it, and read its best weights back."""
+        if self.state.max_epochs == 0:
+            logger.info("stage '%s' has 0 epochs and is left out.", self.stage)
+            return
         if rank() == 0:
-            self._open_records()
+            for folder in (self.output_dir, self.model_path.parent):
+                check_writable(folder)  # before hours are spent
+            self._records.open(self)
+        if self.evaluator is not None:
+            self.evaluator.state.epoch = 0  # another stage may have left its own there
         if not (self.resume and self.resume_path.is_file() and self._restore()):
-            self.best = None  # federated rounds run one trainer many times, each from the weights it was given
+            # federated rounds run one trainer many times, each from the weights it was given
+            self.best, self._best_weights, self._done = None, None, False
             _runs.setdefault(self.composite, shared_token())
+        elif not self._done and (self.state.epoch >= self.state.max_epochs or self._out_of_patience()):
+            self._record_end()  # killed after its last epoch, before that was noted
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
@@ -154,21 +169,7 @@ class StageTrainer(SupervisedTrainer):
             logger.info("stage '%s': best epoch %d, in %s.", self.stage, self.best["epoch"], self.model_path.name)
 
     def _read_best_back(self) -> None:
-        # only this child: on resuming, the file may already hold a later stage, which has a resume file of its own
-        prefix = next(
-            f"{name}." * bool(name) for name, module in self.composite.named_modules() if module is self.child
-        )
-        rest = {key: value.clone() for key, value in self.composite.state_dict().items() if not key.startswith(prefix)}
-        info = load_weights(self.composite, self.model_path)
-        if info.get("run") != _runs.get(self.composite):
-            raise WeightsError(
-                problem(
-                    f"'{self.model_path}' was written by another training than '{self.resume_path}'",
-                    "a stage goes on from the weights of its own run",
-                    "train without --resume, or with a model_path and output_dir of its own",
-                )
-            )
-        self.composite.load_state_dict(rest, strict=False)
+        self._stage_weights.read_back(_runs.get(self.composite), self.resume_path, self._best_weights)
 
     def _reseed(self) -> None:
         self.state.metrics.clear()  # an epoch that is not validated must not show the scores of the one before
@@ -202,19 +203,6 @@ class StageTrainer(SupervisedTrainer):
 
     # -- records ---------------------------------------------------------------------------------------------------
 
-    def _open_records(self) -> None:
-        """Make sure that records can be written before hours are spent, and begin them; once a trainer."""
-        for folder in (self.output_dir, self.model_path.parent):
-            check_writable(folder)
-        if self._opened:
-            return
-        self._opened = True
-        ProgressBar(desc=self.stage, persist=False, ncols=100, disable=None).attach(self)
-        if has_tensorboard:
-            self.writer = SummaryWriter(str(self.output_dir / "tensorboard" / self.stage))
-            if self.evaluator is not None:
-                TensorBoardStatsHandler(summary_writer=self.writer, iteration_log=False).attach(self.evaluator)
-
     def _validate(self) -> tuple[str, float] | None:
         """Name and value of the key metric, if this epoch was validated. The last epoch always is."""
         if self.evaluator is None:
@@ -229,7 +217,8 @@ class StageTrainer(SupervisedTrainer):
     def _record_epoch(self) -> None:
         epoch = self.state.epoch
         row = {"epoch": epoch, "loss": self._mean_loss(), "learning_rate": self._learning_rate}
-        validated = self._validate()
+        # ranks that disagree by a rounding error would part at the first better epoch
+        validated = of_first_rank(self._validate())
         if validated is not None:
             row[validated[0]] = validated[1]
             if self._shared:  # they are attached after this handler and see it; the evaluator has handlers of its own
@@ -237,29 +226,33 @@ class StageTrainer(SupervisedTrainer):
         self.history.append(row)
         if self._is_best(validated):
             self.best = {"epoch": epoch, "score": validated[1] if validated else None}
+            self._best_weights = None
             if rank() == 0:
                 self._save_best(validated[0] if validated else "last epoch")
         if rank() == 0:
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
             self._save_resume()
-            if has_tensorboard:
-                for name in ("loss", "learning_rate"):
-                    self.writer.add_scalar(f"train_{name}", row[name], epoch)
-            if time.monotonic() - self._drawn > SECONDS_BETWEEN_CURVES:
-                self._draw_curves()
+            self._records.add(self.history, self.evaluator.state.metrics if validated else {})
+        if self._out_of_patience():
+            logger.info("stage '%s' ends: no better epoch since epoch %d.", self.stage, self.best["epoch"])
+            self.terminate()
+
+    def _out_of_patience(self) -> bool:
+        """Whether the last epoch was validated and is `patience` or more past the best one."""
+        if self.patience is None or self.best is None:
+            return False
+        last = self.history[-1]
+        validated = len(last.keys() - {"epoch", "loss", "learning_rate"}) > 0
+        return validated and last["epoch"] - self.best["epoch"] >= self.patience
 
     def _record_end(self) -> None:
         self._done = True
         if rank() == 0:
+            if self.best is not None and self._best_weights is None:
+                self._best_weights = self._stage_weights.of_child(_runs[self.composite], self.resume_path)
             self._save_resume()
-            self._draw_curves()
-            if has_tensorboard:
-                self.writer.flush()
-
-    def _draw_curves(self) -> None:
-        training_curves(self.history, self.output_dir / f"curves_{self.stage}.png", title=self.stage)
-        self._drawn = time.monotonic()
+            self._records.end(self.history)
 
     def _is_best(self, validated: tuple[str, float] | None) -> bool:
         if self.evaluator is None:
@@ -272,17 +265,10 @@ class StageTrainer(SupervisedTrainer):
     # -- files -----------------------------------------------------------------------------------------------------
 
     def _save_best(self, metric: str) -> None:
-        stages: dict[str, Any] = {}
-        if self.model_path.is_file():
-            old = read_info(self.model_path)
-            if old.get("run") == _runs[self.composite]:
-                stages = old["stages"]
-            else:
-                set_aside(self.model_path)
-        stages = {**stages, self.stage: {**(self.best or {}), "metric": metric}}
-        info = {**self.provenance, "recipe": self.recipe, "stages": stages, "run": _runs[self.composite]}
+        info = {**self.provenance, "recipe": self.recipe}
         info |= {"settings": self.settings} if self.settings else {}
-        save_weights(self.composite, self.model_path, info)
+        entry = {**(self.best or {}), "metric": metric}
+        self._stage_weights.save(_runs[self.composite], self.stage, entry, info)
 
     def _save_resume(self) -> None:
         record = {
@@ -294,8 +280,12 @@ class StageTrainer(SupervisedTrainer):
             "done": self._done,
             "history": self.history,
             "best": self.best,
+            # a later stage that shares the network overwrites them in the weights file
+            "best_weights": self._best_weights,
         }
-        self._resume_file.write(record, self.scaler)
+        # MONAI makes the scaler when a run starts
+        record["scaler"] = self._scaler_state if self.scaler is None else self.scaler.state_dict()
+        self._resume_file.write(record)
 
     def _restore(self) -> bool:
         """Take up the resume file; False when it is of another run than the earlier stages were resumed from."""
@@ -305,17 +295,20 @@ class StageTrainer(SupervisedTrainer):
             return False
         self._resume_file.load(content)
         check_plan(content, self.stage, self.settings, self.state.max_epochs)
-        self.history, self.best = content["history"], content["best"]
+        self.history, self.best, self._best_weights = content["history"], content["best"], content.get("best_weights")
         self._done = content["done"] and self.state.max_epochs == content["max_epochs"]
         self._scaler_state = content["scaler"]
         self.load_state_dict(
-            {"epoch": content["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": content["epoch_length"]}
+            {
+                "epoch": content["epoch"],
+                "max_epochs": max(self.state.max_epochs, content["epoch"]),
+                "epoch_length": content["epoch_length"],
+            }
         )
         logger.info("stage '%s' resumes after epoch %d of %d.", self.stage, self.state.epoch, self.state.max_epochs)
         return True
 
     def _restore_scaler(self) -> None:
-        # MONAI makes the scaler when a run starts
         if self.scaler is not None and self._scaler_state is not None:
             self.scaler.load_state_dict(self._scaler_state)
 
@@ -324,3 +317,13 @@ def _loss_of(output: Any) -> torch.Tensor:
     """The loss of an iteration; decollated output repeats it for every item of the batch."""
     first = output[0] if isinstance(output, list) else output
     return torch.as_tensor(first["loss"])
+
+
+def _checked_patience(patience: int | None, evaluator: Workflow | None) -> int | None:
+    if patience is None:
+        return None
+    if int(patience) < 1 or evaluator is None:
+        came = f"patience is {patience}" + (" and there is no evaluator" if evaluator is None else "")
+        rule = "it must be 1 epoch or more, and needs validations to judge by"
+        raise InputError(problem(came, rule, "set patience to None to train for all epochs"))
+    return int(patience)

@@ -158,8 +158,11 @@ class Killed(BaseException):
     """Stands for a kill: nothing in between may catch it."""
 
 
-@pytest.mark.parametrize("where", [("finder", 1), ("finder", 2), ("refiner", 1), ("refiner", 2)])
-@pytest.mark.parametrize("moment", ["before_best", "before_resume", "after_resume"])
+MOMENTS = ["before_best", "before_resume", "after_resume"]
+KILLS = [((stage, epoch), moment) for stage in ("finder", "refiner") for epoch in (1, 2) for moment in MOMENTS]
+
+
+@pytest.mark.parametrize("where, moment", [*KILLS, (("finder", 3), "after_resume"), (("refiner", 3), "after_resume")])
 def test_resumed_after_a_kill_equals_unbroken(tmp_path, bundle, data, monkeypatch, where, moment):
     unbroken = tmp_path / "unbroken"
     shutil.copytree(bundle / "configs", unbroken / "configs")
