@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from ..checks import InputError, problem
 from ..geometry.body import body_mask
 from ..geometry.morphology import dilate
 from ..geometry.subsampling import parse_factor, subsample, upsample_nearest
+from .timing import Stopwatch
 from .voting import VotingInferer
 
 __all__ = ["CascadeInferer"]
@@ -197,26 +196,14 @@ class CascadeInferer(Inferer):
         return maps
 
 
-class _Steps:
+class _Steps(Stopwatch):
     """What is measured on one volume: voxels of its regions, windows and seconds of each step."""
 
     def __init__(self, device: torch.device, answers: Sequence[str]) -> None:
-        self.device, self.size = device, 0
+        super().__init__(device)
+        self.size = 0
         self.voxels: dict[str, int] = {}
         self.windows = dict.fromkeys(answers, 0)
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the seconds of a step, with what it has put on the device's queue."""
-        start = self._now()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + self._now() - start
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def region(self, name: str, mask: torch.Tensor) -> None:
         """Count the voxels of a region."""

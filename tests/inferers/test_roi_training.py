@@ -118,6 +118,13 @@ def test_when_the_ground_truth_joins(ground_truth, seen, expected):
     assert [tuple(region.shape[2:]) for region in prediction.regions] == [box.size for box in expected]
 
 
+@pytest.mark.parametrize("normalise_heat, expected", [(False, []), (True, [(0, Box((2, 8, 12), (8, 28, 32)))])])
+def test_a_faint_heat_map_has_a_region_only_when_normalised(normalise_heat, expected):
+    faint = 0.3 * spots((0, 4, 16, 20))
+    inferer = RoITrainingInferer(normalise_heat=normalise_heat, ground_truth="never")
+    assert inferer(faint, Member()).boxes == expected
+
+
 def test_the_largest_parts_of_the_label_are_taken():
     assert len(TRUE) == 2
     target = target_of((LABEL > 0.5).to(torch.uint8))
