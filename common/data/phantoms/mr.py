@@ -70,7 +70,7 @@ def coil_sensitivity(patient: Patient, correction: float, rng: np.random.Generat
     total = np.zeros((len(x), len(y), len(z)), np.float32)
     for side in (-118, 118):
         for across in (-110, 0, 110):
-            reach = np.float32(rng.uniform(95, 135))
+            reach = np.float32(rng.uniform(75, 110))
             near = ((x - across) / reach)[:, None, None] ** 2 + ((y - side) / reach)[:, None] ** 2 + (z / reach) ** 2
             total += np.float32(rng.uniform(0.7, 1.3)) / (1 + near) ** 3
     total **= np.float32((1 - correction) / 2)  # the root of a sum of squares

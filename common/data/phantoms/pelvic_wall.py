@@ -12,7 +12,7 @@ __all__ = ["paint_body", "paint_bones", "paint_muscles", "paint_vessels"]
 
 # Muscles of the right side: middle, half axes, turns (degrees) of ellipsoids; the left ones are mirrored.
 MUSCLES = (
-    ((70, -70, -18), (62, 17, 95), (0, 0, 20)),  # gluteus maximus
+    ((72, -66, -18), (64, 22, 95), (0, 0, 20)),  # gluteus maximus
     ((112, -12, 42), (46, 13, 44), (0, 0, 58)),  # gluteus medius
     ((82, 2, 48), (42, 10, 48), (0, 0, 54)),  # iliacus
     ((54, -2, -10), (8, 33, 40), (0, 0, 4)),  # obturator internus
@@ -24,7 +24,7 @@ MUSCLES = (
     ((96, 22, -72), (24, 20, 34), (0, 0, 0)),  # quadriceps
     ((86, -28, -62), (18, 9, 22), (0, 0, 10)),  # quadratus femoris
     ((46, -52, 18), (36, 7, 12), (0, 0, 22)),  # piriformis
-    ((25, 85, 30), (25, 6, 110), (0, 0, -6)),  # rectus abdominis
+    ((26, 84, 30), (27, 7, 110), (0, 0, -6)),  # rectus abdominis
     ((20, -92, 60), (19, 9, 40), (0, 0, 0)),  # multifidus
 )
 # Bones of the right side: points and radii of tubes.
@@ -36,8 +36,10 @@ BONES = (
 )
 
 
-def paint_body(canvas: Canvas, patient: Patient, bright: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
-    """Skin, the fat beneath it with its septa, the fat between the muscles and the organs.
+def paint_body(
+    canvas: Canvas, patient: Patient, bright: Mapping[str, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Skin, the fat beneath it with its septa, the mass of muscle with seams of fat, the fat round the organs.
 
     Args:
         canvas: to paint on.
@@ -46,23 +48,32 @@ def paint_body(canvas: Canvas, patient: Patient, bright: Mapping[str, float], rn
         rng: source of randomness.
 
     Returns:
-        texture of unit variance that all tissues share, X Y Z.
+        texture of unit variance that all tissues share, and signed distance to the wall of the cavity, X Y Z each.
     """
     x, y, z = patient.coordinates
     stout = rng.uniform(0, 1)
-    a, b = 148 + 14 * stout, 92 + 14 * stout
-    swell = 1 - np.float32(0.0009) * np.abs(z + 20)
-    size = ((x / (swell * np.float32(a))) ** 4 + ((y + 2) / np.float32(b)) ** 4) ** np.float32(0.25)
-    size = np.maximum(size, np.sqrt((x / np.float32(1.22 * a)) ** 2 + ((y + 2) / np.float32(1.12 * b)) ** 2))
-    body = (size - 1) * np.float32(b)
-    cleft = ellipsoid((x, y, z), (0, -112, -78), (7, 34, 46))
-    crotch = ellipsoid((x, y, z), (0, 66, -112), (9, 62, 38))
+    a, b = 146 + 16 * stout, 96 + 12 * stout
+    body = _outline(x, y + 2, a, b, 2.9)
+    cleft = ellipsoid((x, y, z), (0, -112, -72), (6, 34, 52))
+    crotch = ellipsoid((x, y, z), (0, 70, -116), (8, 62, 38))
     body = np.maximum(body, -smooth_union(cleft, crotch, 6.0))
-    texture = patient.noise(4.0, rng)
-    septa = np.exp(-((patient.noise(14.0, rng) / np.float32(0.09)) ** 2))
+    texture, sheets = patient.noise(4.0, rng), patient.noise(20.0, rng)
+    septa = np.exp(-((patient.noise(13.0, rng) / np.float32(0.09)) ** 2))
+    fat = bright["fat"] * (1 + 0.04 * texture)
     canvas.paint(EVERYWHERE, body, bright["skin"])
-    canvas.paint(EVERYWHERE, body + np.float32(2.5), bright["fat"] * (1 + 0.04 * texture - 0.3 * septa))
-    return texture
+    canvas.paint(EVERYWHERE, body + np.float32(2.5), fat * (1 - 0.25 * septa))
+    muscle = _outline(x, y + 3, a - rng.uniform(14, 24), b - rng.uniform(13, 22), 2.6) + sheets
+    seams = np.exp(-((sheets / np.float32(0.1)) ** 2))
+    value = bright["muscle"] * (1 + 0.16 * texture) + (bright["fat"] - bright["muscle"]) * 0.85 * seams
+    canvas.paint(EVERYWHERE, np.maximum(muscle, body + 6), value)
+    # Wide above, between the wings of the hips; narrow and far back below, round the anal canal.
+    across, deep = np.clip(51 + np.float32(0.3) * z, 33, 78), np.clip(65 + np.float32(0.2) * z, 48, 73)
+    middle = np.clip(1 + np.float32(0.25) * z, -22, 9)
+    cavity = _outline(x / across, (y - middle) / deep, 1.0, 1.0, 2.5) * across + 2 * sheets
+    cavity = np.maximum(cavity, body + 9)
+    strands = np.clip(np.abs(patient.noise(4.5, rng)) - np.float32(1.2), 0, 1)
+    canvas.paint(EVERYWHERE, cavity, fat * (1 - 0.6 * strands))
+    return texture, cavity
 
 
 def paint_muscles(
@@ -88,7 +99,8 @@ def paint_muscles(
     # The floor of the pelvis, a funnel round the lowest part of the rectum.
     box = patient.box((-60, -75, -70), (60, 20, -8))
     at = patient.within(box)
-    funnel = np.abs(ellipsoid(at, (0, -26, -16), (47, 36, 42))) - np.float32(1.8)
+    funnel = ellipsoid(at, (0, -27, -16), (42, 31, 42)) + 2 * patient.noise(18.0, rng, box)
+    funnel = np.abs(funnel) - np.float32(1.4)
     canvas.paint(box, np.maximum(funnel, at[2] + np.float32(20)), bright["muscle"])
 
 
@@ -101,7 +113,7 @@ def _lay_muscle(
     lean: float,
 ) -> None:
     strands = np.clip(texture[box] - np.float32(1.1), 0, 1) * np.float32(lean)
-    value = bright["muscle"] * (1 + 0.1 * texture[box]) + (bright["fat"] - bright["muscle"]) * 0.4 * strands
+    value = bright["muscle"] * (1 + 0.16 * texture[box]) + (bright["fat"] - bright["muscle"]) * 0.4 * strands
     # Where it would run into another muscle, fat stays between them.
     canvas.paint(box, shape - np.float32(1.2), bright["fat"])
     canvas.paint(box, shape, value)
@@ -175,3 +187,11 @@ def paint_vessels(
             canvas.paint(box, shape, 0.5 * flow[0] + 0.2 * flow[1])
             canvas.paint(box, lumen, value)
     return lines
+
+
+def _outline(x: np.ndarray, y: np.ndarray, a: float, b: float, power: float) -> np.ndarray:
+    """Distance to a rounded rectangle's outline along the ray from its middle, negative inside."""
+    half = np.float32(power / 2)
+    square_x, square_y = x * x, y * y
+    size = ((square_x / np.float32(a * a)) ** half + (square_y / np.float32(b * b)) ** half) ** np.float32(1 / power)
+    return np.sqrt(square_x + square_y) * (1 - 1 / np.maximum(size, np.float32(0.02)))

@@ -25,10 +25,10 @@ TISSUES = {
     "marrow": Tissue(110.0, 450.0, 0.75),
     "cortex": Tissue(10.0, 800.0, 0.2),
     "skin": Tissue(45.0, 900.0, 0.7),
-    "muscle": Tissue(38.0, 1400.0, 0.8),
+    "muscle": Tissue(41.0, 1400.0, 0.8),
     "muscularis": Tissue(42.0, 1300.0, 0.8),
-    "mucosa": Tissue(100.0, 1300.0),
-    "submucosa": Tissue(150.0, 1500.0),
+    "mucosa": Tissue(92.0, 1300.0),
+    "submucosa": Tissue(128.0, 1500.0),
     "fluid": Tissue(500.0, 3600.0, 1.0),
     "gel": Tissue(300.0, 2500.0, 1.0),
 }
@@ -77,11 +77,11 @@ def make_pelvis(
     patient = Patient(fine, extent / fine, rng, 3.5)
     canvas = Canvas(patient, 0.0)
     bright = _brightness(sequence, rng)
-    texture = paint_body(canvas, patient, bright, rng)
+    texture, cavity = paint_body(canvas, patient, bright, rng)
     paint_muscles(canvas, patient, bright, texture, rng)
     paint_bones(canvas, patient, bright, texture, rng)
     tube = draw_rectum(rng)
-    _paint_bowel(canvas, patient, tube.points, bright, rng)
+    _paint_bowel(canvas, patient, tube.points, cavity, bright, rng)
     lines = paint_vessels(canvas, patient, (0.06, bright["vein"]), rng)
     wall = paint_rectum(canvas, patient, tube, bright, texture, rng)
     _paint_front(canvas, patient, bright, texture, rng)
@@ -180,7 +180,12 @@ def _paint_womb(
 
 
 def _paint_bowel(
-    canvas: Canvas, patient: Patient, rectum: np.ndarray, bright: Mapping[str, float], rng: np.random.Generator
+    canvas: Canvas,
+    patient: Patient,
+    rectum: np.ndarray,
+    cavity: np.ndarray,
+    bright: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> None:
     """Coils of small bowel, and a sigmoid whose wall is as thick as a tumour but has its muscle all round."""
     for _ in range(int(rng.integers(10, 26))):
@@ -192,13 +197,15 @@ def _paint_bowel(
             continue
         box, outer, inner, _ = patient.tubes([loop])
         wobble = 0.9 * patient.noise(12.0, rng, box)
-        canvas.paint(box, outer + wobble, bright["bowel"] * rng.uniform(0.85, 1.15))
+        outer, inner = np.maximum(outer + wobble, cavity[box]), np.maximum(inner + wobble, cavity[box] + 3)
+        canvas.paint(box, outer, bright["bowel"] * rng.uniform(0.85, 1.15))
         contents = rng.choice([bright["fluid"] * 0.9, bright["stool"], 0.0], p=[0.5, 0.35, 0.15])
-        canvas.paint(box, inner + wobble, contents * (1 + 0.12 * patient.noise(6.0, rng, box)))
+        canvas.paint(box, inner, contents * (1 + 0.12 * patient.noise(6.0, rng, box)))
     path = [(-50, -4, 74), (-66, 14, 64), (-48, 34, 56), (-14, 30, 66), (10, 22, 84), (0, 20, 110)]
     sigmoid = spline_tube(path, rng.uniform(12, 16, 6), 6.0, rng, 5.0, 3.0)
     box, outer, inner, _ = patient.tubes([sigmoid])
     folds = patient.noise(5.0, rng, box)
+    outer = np.maximum(outer, cavity[box])
     canvas.paint(box, outer + folds, bright["muscularis"])
     canvas.paint(box, outer + np.float32(2.6) + folds, bright["bowel"] * (1 + 0.1 * folds))
     canvas.paint(box, inner + 2.0 * folds + np.float32(rng.uniform(-1, 5)), bright["stool"])

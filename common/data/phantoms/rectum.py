@@ -50,7 +50,7 @@ def draw_rectum(rng: np.random.Generator) -> Tube:
     radii = np.array((12, 12, 12, 17, 19, 18, 16, 14, 13)) * rng.uniform(0.85, 1.12) * rng.uniform(0.92, 1.08, 9)
     tube = spline_tube(path, radii, 0.0, rng, 3.0, 2.0)
     full = np.interp(
-        np.linspace(0, 8, len(tube.outer)), np.arange(9), rng.beta(0.7, 1.0, 9) * (0, 0, 0, 1, 1, 1, 1, 1, 1)
+        np.linspace(0, 8, len(tube.outer)), np.arange(9), rng.beta(0.6, 1.2, 9) * (0, 0, 0, 1, 1, 1, 1, 1, 1)
     )
     wall = rng.uniform(4.2, 5.5)
     return Tube(tube.points, tube.outer, 1.0 + full * np.maximum(tube.outer - wall - 1, 0), tube.kind)
@@ -103,7 +103,7 @@ def paint_rectum(
     """The fat round the rectum in its fascia, the dark muscularis, the folded mucosa, what is in the lumen."""
     wall = _place(patient, tube, rng)
     box, grain = wall.box, texture[wall.box]
-    strands = np.clip(patient.noise(5.0, rng, box) - np.float32(1.5), 0, 1)
+    strands = np.clip(np.abs(patient.noise(4.5, rng, box)) - np.float32(1.2), 0, 1)
     # The fascia wraps the fat, and ends at the pelvic floor.
     fat = wall.outer - np.float32(11) + 2 * patient.noise(20.0, rng, box)
     fat = np.maximum(fat, np.float32(0.28 * wall.length) - wall.along)
@@ -147,7 +147,7 @@ def paint_tumour(
     rise = np.clip(1 - away**3, 0, 1)
     sunk = 1 - np.float32(tumour.ulcer) * np.exp(-((away / np.float32(0.4)) ** 2))
     thick = np.float32(5.0) + rise * np.float32(tumour.inward) * sunk + np.float32(1.2) * bumps
-    out = rise * np.float32(tumour.outward + 1.0) - 1 + rise * (bumps + 2.5 * np.clip(spikes - 0.9, 0, 1.5))
+    out = rise * np.float32(tumour.outward + 1.0) - 1 + rise * (bumps + 2.8 * np.clip(spikes - 0.8, 0, 1.5))
     margin = (away - 1) * np.float32(min(tumour.length, 16 * tumour.girth))
     shape = np.maximum(np.maximum(wall.outer - out, -wall.outer - thick), margin)
     # Some lumen is left even where it closes the ring.
@@ -159,7 +159,7 @@ def paint_tumour(
 
 def _place(patient: Patient, tube: Tube, rng: np.random.Generator) -> Wall:
     box, outer, lumen, kind = patient.tubes([tube], REACH)
-    wobble = 1.6 * patient.noise(16.0, rng, box)
+    wobble = 1.8 * patient.noise(16.0, rng, box) + 0.6 * patient.noise(7.0, rng, box)
     placed = patient.locate(tube.points)
     steps = np.linalg.norm(np.diff(placed, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
@@ -173,7 +173,7 @@ def _place(patient: Patient, tube: Tube, rng: np.random.Generator) -> Wall:
 
 def _fill(canvas: Canvas, patient: Patient, wall: Wall, bright: Mapping[str, float], rng: np.random.Generator) -> None:
     """Stool as bright as a tumour, gel, or nothing; gas gathers at the front."""
-    contents = rng.choice(["stool", "gel", "fluid"], p=[0.5, 0.2, 0.3])
+    contents = rng.choice(["stool", "gel", "fluid"], p=[0.6, 0.2, 0.2])
     value = bright[contents] * (1 + (0.25 if contents == "stool" else 0.04) * patient.noise(5.0, rng, wall.box))
     canvas.paint(wall.box, wall.lumen, value)
     gas = rng.uniform(0.2, 0.9) if rng.random() < 0.45 else 0.0
