@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checks import InputError, problem
 
-__all__ = ["parse_integer", "parse_integers", "parse_optional_integer", "parse_share", "parse_triple"]
+__all__ = ["parse_amount", "parse_integer", "parse_integers", "parse_optional_integer", "parse_share", "parse_triple"]
 
 _NONE = ("", "none", "null")
 
@@ -79,6 +79,23 @@ def parse_triple(value: Any, name: str) -> tuple[int, int, int]:
             problem(f"{name} is {value!r}", "each number must be at least 1", f"pass for example --{name} [96,88,56]")
         )
     return triple  # type: ignore[return-value]
+
+
+def parse_amount(value: Any, name: str, most: int, unit: str) -> int | None:
+    """A whole number from 0 to `most`, or None.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> parse_amount("12", "noise", 200, "HU")
+    12
+    """
+    number = parse_optional_integer(value, name)
+    if number is not None and not 0 <= number <= most:
+        raise InputError(
+            problem(f"{name} is {number}", f"it must lie between 0 and {most} {unit}", f"pass for example --{name} 5")
+        )
+    return number
 
 
 def parse_share(value: Any, name: str) -> float:

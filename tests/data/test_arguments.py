@@ -5,7 +5,14 @@ import math
 import pytest
 
 from common.checks import InputError
-from common.data.arguments import parse_integer, parse_integers, parse_optional_integer, parse_triple
+from common.data.arguments import (
+    parse_amount,
+    parse_integer,
+    parse_integers,
+    parse_optional_integer,
+    parse_share,
+    parse_triple,
+)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3), ("3", 3), (3.0, 3), (" -2 ", -2)])
@@ -65,3 +72,25 @@ def test_sizes(value):
 def test_wrong_sizes(value, text):
     with pytest.raises(InputError, match=f"size is .*{text}"):
         parse_triple(value, "size")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (1, 1), ("0.25", 0.25), (0.5, 0.5)])
+def test_shares(value, expected):
+    assert parse_share(value, "share") == expected
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, "half", math.nan, None, True, [0.5]])
+def test_other_than_a_share(value):
+    with pytest.raises(InputError, match="share is .*it must be a share from 0 to 1"):
+        parse_share(value, "share")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), ("50", 50), (None, None), ("None", None)])
+def test_amounts(value, expected):
+    assert parse_amount(value, "noise", 50, "HU") == expected
+
+
+@pytest.mark.parametrize("value", [-1, "51"])
+def test_an_amount_out_of_range(value):
+    with pytest.raises(InputError, match=f"noise is {value}: it must lie between 0 and 50 HU"):
+        parse_amount(value, "noise", 50, "HU")

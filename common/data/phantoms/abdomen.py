@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import InputError, problem
-from ..arguments import parse_optional_integer, parse_triple
+from ..arguments import parse_amount, parse_triple
 from .anatomy import Canvas, Patient, ellipsoid, push_aside, smooth_union, spline_tube, tube_distance
 from .ct import AIR, scan
 from .phantom import Phantom, PhantomCase
@@ -51,7 +50,8 @@ def make_abdomen(
     extent = np.multiply(FIELD_OF_VIEW, rng.uniform(0.98, 1.06, 2)[[0, 0, 1]])
     if field_of_view is not None:
         extent = np.array(parse_triple(field_of_view, "field_of_view"), float)
-    grain = _parse_noise(noise, drawn)
+    asked = parse_amount(noise, "noise", MOST_NOISE, "HU")
+    grain = drawn if asked is None else float(asked)
     patient = Patient(size, extent / size, rng)
     canvas = Canvas(patient, AIR)
     cavity = paint_wall(canvas, patient, rng)
@@ -60,17 +60,6 @@ def make_abdomen(
     _paint_organs(canvas, patient, np.maximum(below, cavity), rng)
     spacing = tuple(float(edge) for edge in patient.spacing)
     return PhantomCase(scan(canvas.values, patient, grain, rng), canvas.label, spacing)  # type: ignore[arg-type]
-
-
-def _parse_noise(value: Any, drawn: float) -> float:
-    number = parse_optional_integer(value, "noise")
-    if number is None:
-        return drawn
-    if not 0 <= number <= MOST_NOISE:
-        raise InputError(
-            problem(f"noise is {number}", f"it must lie between 0 and {MOST_NOISE} HU", "pass for example --noise 12")
-        )
-    return float(number)
 
 
 def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.random.Generator) -> None:

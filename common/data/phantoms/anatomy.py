@@ -13,10 +13,13 @@ gaussian_filter1d, _ = optional_import("scipy.ndimage", name="gaussian_filter1d"
 CubicSpline, _ = optional_import("scipy.interpolate", name="CubicSpline")
 
 __all__ = [
+    "EVERYWHERE",
+    "Box",
     "Canvas",
     "Patient",
     "SmoothField",
     "ellipsoid",
+    "girdle",
     "heights",
     "push_aside",
     "smooth_union",
@@ -203,6 +206,22 @@ def smooth_union(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndar
     """Signed distance to two shapes that flow into each other over `blend` mm."""
     near = np.clip(0.5 + (second - first) / np.float32(2 * blend), 0, 1)
     return second + near * (first - second) - np.float32(blend) * near * (1 - near)
+
+
+def girdle(x: np.ndarray, y: np.ndarray, a: float, b: float, power: float) -> np.ndarray:
+    """Distance to a rounded rectangle's outline along the ray from its middle, negative inside.
+
+    Args:
+        x: coordinates from its middle.
+        y: the same across.
+        a: half its width.
+        b: half its height.
+        power: 2 for an ellipse, more for squarer corners.
+    """
+    half = np.float32(power / 2)
+    square_x, square_y = x * x, y * y
+    size = ((square_x / np.float32(a * a)) ** half + (square_y / np.float32(b * b)) ** half) ** np.float32(1 / power)
+    return np.sqrt(square_x + square_y) * (1 - 1 / np.maximum(size, np.float32(0.02)))
 
 
 def heights(patient: Patient, box: Box) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .anatomy import EVERYWHERE, Canvas, Patient, ellipsoid, smooth_union, spline_tube
+from .anatomy import EVERYWHERE, Box, Canvas, Patient, ellipsoid, girdle, smooth_union, spline_tube
 
 __all__ = ["paint_body", "paint_bones", "paint_muscles", "paint_vessels"]
 
@@ -53,7 +53,7 @@ def paint_body(
     x, y, z = patient.coordinates
     stout = rng.uniform(0, 1)
     a, b = 146 + 16 * stout, 96 + 12 * stout
-    body = _outline(x, y + 2, a, b, 2.9)
+    body = girdle(x, y + 2, a, b, 2.9)
     cleft = ellipsoid((x, y, z), (0, -112, -72), (6, 34, 52))
     crotch = ellipsoid((x, y, z), (0, 70, -116), (8, 62, 38))
     body = np.maximum(body, -smooth_union(cleft, crotch, 6.0))
@@ -62,14 +62,14 @@ def paint_body(
     fat = bright["fat"] * (1 + 0.04 * texture)
     canvas.paint(EVERYWHERE, body, bright["skin"])
     canvas.paint(EVERYWHERE, body + np.float32(2.5), fat * (1 - 0.25 * septa))
-    muscle = _outline(x, y + 3, a - rng.uniform(14, 24), b - rng.uniform(13, 22), 2.6) + sheets
+    muscle = girdle(x, y + 3, a - rng.uniform(14, 24), b - rng.uniform(13, 22), 2.6) + sheets
     seams = np.exp(-((sheets / np.float32(0.1)) ** 2))
     value = bright["muscle"] * (1 + 0.16 * texture) + (bright["fat"] - bright["muscle"]) * 0.85 * seams
     canvas.paint(EVERYWHERE, np.maximum(muscle, body + 6), value)
     # Wide above, between the wings of the hips; narrow and far back below, round the anal canal.
     across, deep = np.clip(51 + np.float32(0.3) * z, 33, 78), np.clip(65 + np.float32(0.2) * z, 48, 73)
     middle = np.clip(1 + np.float32(0.25) * z, -22, 9)
-    cavity = _outline(x / across, (y - middle) / deep, 1.0, 1.0, 2.5) * across + 2 * sheets
+    cavity = girdle(x / across, (y - middle) / deep, 1.0, 1.0, 2.5) * across + 2 * sheets
     cavity = np.maximum(cavity, body + 9)
     strands = np.clip(np.abs(patient.noise(4.5, rng)) - np.float32(1.2), 0, 1)
     canvas.paint(EVERYWHERE, cavity, fat * (1 - 0.6 * strands))
@@ -106,7 +106,7 @@ def paint_muscles(
 
 def _lay_muscle(
     canvas: Canvas,
-    box: tuple[slice, slice, slice],
+    box: Box,
     shape: np.ndarray,
     bright: Mapping[str, float],
     texture: np.ndarray,
@@ -125,7 +125,7 @@ def paint_bones(
     """Bones: a dark rim, marrow whose share of fat varies."""
     red = rng.uniform(0.75, 1.0)
 
-    def lay(box: tuple[slice, slice, slice], shape: np.ndarray, rim: float, share: float = 1.0) -> None:
+    def lay(box: Box, shape: np.ndarray, rim: float, share: float = 1.0) -> None:
         canvas.paint(box, shape, bright["cortex"])
         canvas.paint(box, shape + np.float32(rim), bright["marrow"] * share * (1 + 0.1 * texture[box]))
 
@@ -187,11 +187,3 @@ def paint_vessels(
             canvas.paint(box, shape, 0.5 * flow[0] + 0.2 * flow[1])
             canvas.paint(box, lumen, value)
     return lines
-
-
-def _outline(x: np.ndarray, y: np.ndarray, a: float, b: float, power: float) -> np.ndarray:
-    """Distance to a rounded rectangle's outline along the ray from its middle, negative inside."""
-    half = np.float32(power / 2)
-    square_x, square_y = x * x, y * y
-    size = ((square_x / np.float32(a * a)) ** half + (square_y / np.float32(b * b)) ** half) ** np.float32(1 / power)
-    return np.sqrt(square_x + square_y) * (1 - 1 / np.maximum(size, np.float32(0.02)))

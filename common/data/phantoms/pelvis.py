@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...checks import InputError, problem
-from ..arguments import parse_optional_integer, parse_share, parse_triple
+from ..arguments import parse_amount, parse_share, parse_triple
 from .anatomy import Canvas, Patient, ellipsoid, spline_tube
 from .mr import LAYERS, SpinEcho, Tissue, coil_sensitivity, majority, measure
 from .pelvic_wall import paint_body, paint_bones, paint_muscles, paint_vessels
 from .phantom import Phantom, PhantomCase
 from .rectum import draw_rectum, draw_tumour, paint_rectum, paint_tumour
 
-__all__ = ["PELVIS", "make_pelvis"]
+__all__ = ["PELVIS", "is_without", "make_pelvis"]
 
 SIZE = (256, 208, 36)
 FIELD_OF_VIEW = (335, 250, 138)
@@ -70,7 +69,8 @@ def make_pelvis(
     extent = np.multiply(FIELD_OF_VIEW, rng.uniform(0.96, 1.06, 2)[[0, 0, 1]])
     if field_of_view is not None:
         extent = np.array(parse_triple(field_of_view, "field_of_view"), float)
-    grain = _parse_noise(noise, drawn)
+    asked = parse_amount(noise, "noise", MOST_NOISE, "per cent")
+    grain = drawn if asked is None else float(asked)
     sequence = SpinEcho(rng.uniform(3500, 6000), rng.uniform(80, 115))
     scanner, growth = rng.spawn(2)
     fine = np.multiply(size, (1, 1, LAYERS))
@@ -86,7 +86,7 @@ def make_pelvis(
     wall = paint_rectum(canvas, patient, tube, bright, texture, rng)
     _paint_front(canvas, patient, bright, texture, rng)
     _paint_nodes(canvas, patient, [*lines, tube.points], bright["tumour"], rng)
-    if not int((index + 1) * share) > int(index * share):
+    if not is_without(index, share):
         paint_tumour(canvas, patient, wall, draw_tumour(growth), bright["tumour"], texture, growth)
     sensitivity = coil_sensitivity(patient, scanner.uniform(0.2, 0.8), scanner)
     image = measure(canvas.values, sensitivity, grain / 100 * bright["fat"], scanner)
@@ -95,17 +95,14 @@ def make_pelvis(
     return PhantomCase(np.rint(image * scale).astype(np.int16), majority(canvas.label), spacing)  # type: ignore[arg-type]
 
 
-def _parse_noise(value: Any, drawn: float) -> float:
-    number = parse_optional_integer(value, "noise")
-    if number is None:
-        return drawn
-    if not 0 <= number <= MOST_NOISE:
-        raise InputError(
-            problem(
-                f"noise is {number}", f"it must lie between 0 and {MOST_NOISE} per cent", "pass for example --noise 3"
-            )
-        )
-    return float(number)
+def is_without(index: int, share: float) -> bool:
+    """Whether a case has no tumour: among the first n, n times the share have none, rounded down.
+
+    >>> [is_without(index, 0.5) for index in range(4)]
+    [False, True, False, True]
+    """
+    before, after = (int(count * share + 1e-9) for count in (index, index + 1))
+    return after > before
 
 
 def _brightness(sequence: SpinEcho, rng: np.random.Generator) -> dict[str, float]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import Canvas, Patient, spline_tube
+from .anatomy import Box, Canvas, Patient, heights, spline_tube
 from .tubes import Tube
 
-__all__ = ["Tumour", "draw_rectum", "draw_tumour", "paint_rectum", "paint_tumour"]
+__all__ = ["Tumour", "Wall", "draw_rectum", "draw_tumour", "paint_rectum", "paint_tumour"]
 
 TUMOUR = 1
 MUSCULARIS = 2.4
@@ -83,7 +83,7 @@ class Wall:
         length: of the tube in this patient, mm.
     """
 
-    box: tuple[slice, slice, slice]
+    box: Box
     outer: np.ndarray
     lumen: np.ndarray
     along: np.ndarray
@@ -177,7 +177,7 @@ def _fill(canvas: Canvas, patient: Patient, wall: Wall, bright: Mapping[str, flo
     value = bright[contents] * (1 + (0.25 if contents == "stool" else 0.04) * patient.noise(5.0, rng, wall.box))
     canvas.paint(wall.box, wall.lumen, value)
     gas = rng.uniform(0.2, 0.9) if rng.random() < 0.45 else 0.0
-    above = np.broadcast_to(patient.axes[1][wall.box[1]][None, :, None], wall.lumen.shape)
+    above = np.broadcast_to(heights(patient, wall.box), wall.lumen.shape)
     held = wall.lumen < 0
     if gas > 0 and held.any():
         level = np.float32(np.quantile(above[held], 1 - gas))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import EVERYWHERE, Canvas, Patient, ellipsoid, heights, smooth_union, spline_tube
+from .anatomy import EVERYWHERE, Canvas, Patient, ellipsoid, girdle, heights, smooth_union, spline_tube
 from .ct import AIR
 from .tubes import Tube
 
@@ -43,9 +43,9 @@ def paint_wall(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np
     # Hips and chest differ in girth.
     swell = 1 + np.float32(rump / 150) * z
     x, y = x / swell, y / swell
-    body = _girdle(x, y + 2, 154 + 10 * stout, 105 + 9 * stout, 2.5)
-    muscle = _girdle(x, y + 4, 138 + 3 * stout, 91 + 2 * stout, 2.4)
-    cavity = _girdle(x, y - np.float32(2), 125, 78, 2.35)
+    body = girdle(x, y + 2, 154 + 10 * stout, 105 + 9 * stout, 2.5)
+    muscle = girdle(x, y + 4, 138 + 3 * stout, 91 + 2 * stout, 2.4)
+    cavity = girdle(x, y - np.float32(2), 125, 78, 2.35)
     del x, y
     texture = patient.noise(7.0, rng)
     canvas.paint(EVERYWHERE, body, 25.0)
@@ -243,14 +243,6 @@ def paint_hollow(
     whole = np.full(patient.shape, outer.max(initial=1), np.float32)
     whole[box] = outer
     return whole
-
-
-def _girdle(x: np.ndarray, y: np.ndarray, a: float, b: float, power: float) -> np.ndarray:
-    """Distance to a rounded rectangle's outline along the ray from its middle, negative inside."""
-    half = np.float32(power / 2)
-    square_x, square_y = x * x, y * y
-    size = ((square_x / np.float32(a * a)) ** half + (square_y / np.float32(b * b)) ** half) ** np.float32(1 / power)
-    return np.sqrt(square_x + square_y) * (1 - 1 / np.maximum(size, np.float32(0.02)))
 
 
 def _paint_table(canvas: Canvas, patient: Patient) -> None:
