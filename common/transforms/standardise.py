@@ -34,13 +34,15 @@ class StandardiseBody(Transform):
     ("prepared"), are only divided by 255, and all of such a volume is body.
 
     Reading: the paper clips nothing; the released code clips to [-4, 1] standard deviations, which spends the range on
-    dark tissue, where tumours are, and that range becomes [0, 1].
+    dark tissue, where tumours are, and stretches what is left to the whole of 8 bit. So here: the darkest of the clipped
+    volume, air, becomes 0, which is also what convolutions pad with, and the upper bound becomes 1.
     Deviation: the released code means to take mean and deviation of the ten central slices, but reads ten others; here
     they are those of the whole body.
 
     Args:
         otsu_factor: share of Otsu's threshold at which the body begins, see :func:`common.geometry.otsu.otsu_body`.
-        clip: lowest and highest value in standard deviations, which become 0 and 1; None leaves all as they are.
+        clip: lowest and highest value in standard deviations; the volume's own minimum, or the lowest value where that
+            is below it, becomes 0, and the highest becomes 1. None clips and scales nothing.
         prepared: whether volumes are prepared; "auto" takes those for it that hold whole numbers from about 0 to about
             255, of which more than 1 % lie at the maximum, where they were clipped, and says so once in the log.
         closing: mm by which the body is closed within slices, so that dark muscle is in it, see
@@ -102,7 +104,7 @@ class StandardiseBody(Transform):
             mask = torch.ones(values.shape, dtype=torch.bool, device=values.device)
         else:
             mask = otsu_body(values, self.otsu_factor, axis=0, closing=self._radii(img))
-            result = self._standardise(values, *_moments(values, mask, source))
+            result = self._standardise(values, low, *_moments(values, mask, source))
         return (
             convert_to_dst_type(result, img, dtype=result.dtype)[0],
             convert_to_dst_type(mask, img, dtype=mask.dtype)[0],
@@ -135,9 +137,11 @@ class StandardiseBody(Transform):
             self._told = True
         return True
 
-    def _standardise(self, values: torch.Tensor, mean: float, deviation: float) -> torch.Tensor:
+    def _standardise(self, values: torch.Tensor, minimum: float, mean: float, deviation: float) -> torch.Tensor:
         """Scale and clip in one pass, into a new float32 volume."""
         low, high = self.clip or (0.0, 1.0)
+        if self.clip is not None and low < (darkest := (minimum - mean) / deviation) < high:
+            low = darkest
         factor = 1 / (deviation * (high - low))
         # a 0-dimensional tensor on the host goes with any device
         offset = torch.tensor(-mean * factor - low / (high - low), dtype=torch.float32)
