@@ -39,9 +39,12 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common.bundling.ids import check_overrides, config_ids  # noqa: E402
 from common.checks import InputError, problem  # noqa: E402
+from common.cli.excerpt import user_error  # noqa: E402
 from common.cli.launch import bundle_command, shown  # noqa: E402
 from common.cli.locate import config_file  # noqa: E402
+from common.data.decathlon import read_dataset  # noqa: E402
 from common.files import atomic_path, check_writable, read_json, write_json  # noqa: E402
 from common.metrics.comparison import Comparison  # noqa: E402
 from common.visualize.palette import class_colour  # noqa: E402
@@ -51,6 +54,7 @@ ENSEMBLE, UNET = "ensemble", "3D U-Net"
 METRICS = {
     "dice": ("Dice", ".3f"),
     "roi_recall": ("RoI recall", ".3f"),
+    "roi_share": ("RoIs / volume", ".3f"),  # a recall of 1 means nothing where the regions are everything
     "assd_mm": ("ASSD, mm", ".2f"),
     "hd95_mm": ("HD95, mm", ".1f"),
 }
@@ -91,7 +95,9 @@ class Runs:
         self._lock, self._running, self._ended = threading.Lock(), set(), False
 
     def check_plan(self) -> None:
-        """Refuse an output folder whose results were made under other settings."""
+        """Refuse what no run could use, and an output folder whose results were made under other settings."""
+        read_dataset(self.data)
+        check_overrides(config_ids(self._planned()), self.given)
         plan = {"data": str(self.data), "folds": self.folds, "overlays": self.overlays, "set": self.given}
         path = self.out / "plan.json"
         if path.is_file() and (before := read_json(path)) != plan:
@@ -121,8 +127,7 @@ class Runs:
         own = {name for overlay in recipe.overlays for name in read_json(config_file(BUNDLE, overlay))}
         settings = {name: value for name, value in self.given.items() if name not in own} | recipe.settings
         if recipe.whole_budget:
-            before = [config_file(BUNDLE, name) for name in ("train", *self.overlays)]
-            planned = {**ConfigParser.load_config_files([str(path) for path in before]), **self.given}
+            planned = {**self._planned(), **self.given}
             settings["epochs"] = int(planned["locator_epochs"]) + int(planned["epochs"])
         folder = self.folder(recipe, fold)
         places = {
@@ -133,6 +138,10 @@ class Runs:
         }
         places |= {"fold": fold, "folds": self.folds}
         return bundle_command(configs, {**settings, **places, **({"resume": True} if base == ("train",) else {})})
+
+    def _planned(self) -> dict[str, object]:
+        configs = [config_file(BUNDLE, name) for name in ("train", *self.overlays)]
+        return ConfigParser.load_config_files([str(path) for path in configs])
 
     def run(self, recipe: Recipe, fold: int) -> None:
         """Train and evaluate a fold, unless that is done."""
@@ -157,8 +166,9 @@ class Runs:
             status = process.wait()
             self._running.discard(process)
         if status:
-            tail = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise RuntimeError(f"ended with {status}: {tail[-1][:300]} ({log})")
+            text = log.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1].rstrip()
+            told = ": ".join(user_error(text) or [text.splitlines()[-1]])
+            raise RuntimeError(f"ended with {status}: {told[:400]} ({log})")
 
     def end(self) -> None:
         """Stop what is running; a training that was stopped can go on."""
@@ -174,13 +184,13 @@ def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
     done = [(recipe, fold) for recipe in recipes for fold in range(runs.folds) if runs.done(recipe, fold)]
     for recipe, fold in done:
         folder = runs.folder(recipe, fold)
-        # of a network that sees the whole volume it would be 1
-        regions = {} if recipe.name == UNET else _by_case(folder, "roi_recall")
+        # of a network that sees the whole volume both would be 1
+        told = [] if recipe.name == UNET else read_json(folder / "stages.json")["cases"]
+        regions = {case["case"]: {name: case.get(name) for name in ("roi_recall", "roi_share")} for case in told}
         with open(folder / "metrics.csv", newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 scores = {name: float(row[name]) for name in METRICS if row.get(name)}
-                recall = regions.get(row["case"])
-                scores |= {} if recall is None else {"roi_recall": recall}
+                scores |= {name: value for name, value in regions.get(row["case"], {}).items() if value is not None}
                 found.add(recipe.name, row["case"], scores, fold=fold, status=row["status"])
     for recipe, fold in done:
         for row in read_json(runs.folder(recipe, fold) / "stages.json")["scores"] if recipe.name == ENSEMBLE else ():
@@ -188,10 +198,6 @@ def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
                 dice = math.nan if row["dice_percent"] is None else row["dice_percent"] / 100
                 found.add(member(row["network"]), row["case"], {"dice": dice}, fold=fold, status=row["status"])
     return found
-
-
-def _by_case(folder: Path, figure: str) -> dict[str, float | None]:
-    return {case["case"]: case.get(figure) for case in read_json(folder / "stages.json")["cases"]}
 
 
 def member(name: str) -> str:
@@ -291,7 +297,7 @@ def main() -> int:
     tasks = [(recipe, fold) for fold in range(runs.folds) for recipe in recipes if not runs.done(recipe, fold)]
     print(f"{len(tasks)} of {runs.folds * len(recipes)} runs to do; logs are in {runs.out}", flush=True)
     failures: dict[str, str] = {}
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(tasks), unit="run", smoothing=0) as bar:
         waiting = {pool.submit(runs.run, *task): f"{task[0].name}, fold {task[1]}" for task in tasks}
         try:
@@ -314,3 +320,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except InputError as error:
         sys.exit(f"InputError: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same line goes on from here")

@@ -15,6 +15,8 @@ from .table import summarise
 
 __all__ = ["Comparison", "paired_difference"]
 
+_ROUNDING = 1e-9  # scores that went through percent differ by less
+
 
 def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, Any]:
     """What `first` has more than `second`, case by case.
@@ -33,7 +35,8 @@ def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -
     """
     both = [first[case] - second[case] for case in first if case in second]
     kept = [value for value in both if math.isfinite(value)]
-    return {**summarise(kept), "higher": sum(value > 0 for value in kept), "lower": sum(value < 0 for value in kept)}
+    higher, lower = (sum(sign * value > _ROUNDING for value in kept) for sign in (1, -1))
+    return {**summarise(kept), "higher": higher, "lower": lower}
 
 
 class Comparison:

@@ -57,8 +57,8 @@ def test_differences_are_paired_by_name_and_not_by_order(found):
 
 
 def test_equal_scores_are_neither_higher_nor_lower():
-    found = paired_difference({"a": 0.5}, {"a": 0.5})
-    assert (found["mean"], found["n"], found["higher"], found["lower"]) == (0.0, 1, 0, 0)
+    found = paired_difference({"a": 0.5, "b": 0.007}, {"a": 0.5, "b": 0.007 * 100 / 100})
+    assert (found["mean"], found["n"], found["higher"], found["lower"]) == (pytest.approx(0.0), 2, 0, 0)
     assert paired_difference({"a": NAN}, {"b": 1.0})["mean"] is None
 
 
