@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = ["ResidualBlock", "recomputed", "without_gradients"]
 
-# Values of a feature map that are worked on at once where no gradient is wanted: 16 MiB, which a cache can hold.
+# Values of a feature map that are worked on at once where no gradient is wanted: 16 MiB, which a cache can hold. A GPU
+# is given four times as many, so that it is the work that takes its time, not the start of kernels.
 SLAB = 2**22
 
 
@@ -25,7 +27,8 @@ class ResidualBlock(nn.Module):
 
     The steps `first`, `middle` and `finish` make up `forward`; a network that calls them one by one lets go of what it
     no longer needs in between. Without gradients they work slab by slab along D, and in place: no more than two feature
-    maps are there at a time, and no blocked copies of them inside the convolutions.
+    maps are there at a time, and no blocked copies of them inside the convolutions. (Hooks of convolutions and
+    normalisation are not called then.)
 
     Args:
         in_channels: channels of the input; with a second input, of both together.
@@ -117,10 +120,10 @@ def _compiling() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
-def _slabs(x: torch.Tensor) -> Iterator[slice]:
-    """Slices along D of about `SLAB` values of `x`."""
-    depth = x.shape[2]
-    step = max(SLAB * depth // max(x.numel(), 1), 1)
+def _slabs(x: torch.Tensor, channels: int) -> Iterator[slice]:
+    """Slices along D of about `SLAB` values, where `x` has or gets `channels`."""
+    items, _, depth, *plane = x.shape
+    step = max((SLAB if x.device.type == "cpu" else 4 * SLAB) // max(items * channels * math.prod(plane), 1), 1)
     return (slice(start, min(start + step, depth)) for start in range(0, depth, step))
 
 
@@ -133,7 +136,7 @@ def moments(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     dtype, axes = torch.promote_types(x.dtype, torch.float32), (2, 3, 4)
     mean = squares = torch.zeros((), dtype=dtype, device=x.device)
     count = 0
-    for slab in _slabs(x):
+    for slab in _slabs(x, x.shape[1]):
         part = x[:, :, slab].to(dtype)
         size = part[0, 0].numel()
         own = part.mean(axes, keepdim=True)
@@ -149,24 +152,24 @@ def moments(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
 def _convolve(
     conv: nn.Conv3d,
     parts: Sequence[torch.Tensor],
-    moments: tuple[torch.Tensor, torch.Tensor] | None = None,
+    norm: tuple[torch.Tensor, torch.Tensor] | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Convolve slab by slab; with `moments` after normalisation and ReLU.
+    """Convolve slab by slab; with `norm` after normalisation and ReLU.
 
     Args:
         conv: the convolution, padded as those of :class:`ResidualBlock`.
         parts: its input B C D H W, in one or more parts along C.
-        moments: mean and 1 / standard deviation of the input.
+        norm: mean and 1 / standard deviation of the input.
         out: where the result goes, B C' D H W; it may be the input itself. None makes a new one.
     """
     depth, halo = parts[0].shape[2], conv.kernel_size[0] // 2
     edge: torch.Tensor | None = None
-    for slab in _slabs(parts[0]):
+    for slab in _slabs(parts[0], max(conv.in_channels, conv.out_channels)):
         end = min(slab.stop + halo, depth)
         window = torch.cat([part[:, :, slab.start : end] for part in parts], 1)
-        if moments is not None:
-            window = F.relu_((window - moments[0]).mul_(moments[1]))
+        if norm is not None:
+            window = F.relu_((window - norm[0]).mul_(norm[1])).to(conv.weight.dtype)
         if halo:
             # The slice below the slab may have been overwritten: it was kept. Outside the volume there are zeros.
             before = torch.zeros_like(window[:, :, :1]) if edge is None else edge
@@ -186,13 +189,13 @@ def _planar(conv: nn.Conv3d, window: torch.Tensor) -> torch.Tensor:
     _, *dilation = conv.dilation
     if conv.kernel_size[0] > 1:
         return F.conv3d(window, conv.weight, conv.bias, 1, (0, *padding), (1, *dilation))
-    planes = window.transpose(1, 2).flatten(0, 1)  # slices in the batch: in two dimensions PyTorch has faster kernels
+    planes = window.transpose(1, 2).flatten(0, 1)  # slices in the batch: a few slices take a slow kernel in 3D
     result = F.conv2d(planes, conv.weight[:, :, 0], conv.bias, 1, padding, dilation)
     return result.unflatten(0, (window.shape[0], window.shape[2])).transpose(1, 2)
 
 
-def _finish(y: torch.Tensor, first: torch.Tensor, moments: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    for slab in _slabs(y):
-        part = (y[:, :, slab] - moments[0]).mul_(moments[1]).add_(first[:, :, slab])
+def _finish(y: torch.Tensor, first: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    for slab in _slabs(y, y.shape[1]):
+        part = (y[:, :, slab] - norm[0]).mul_(norm[1]).add_(first[:, :, slab])
         y[:, :, slab] = F.relu_(part)
     return y

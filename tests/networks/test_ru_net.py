@@ -383,6 +383,16 @@ class TestWithoutGradients:
         assert mean.dtype == scale.dtype == torch.float32
         torch.testing.assert_close(mean, x.double().mean((2, 3, 4), keepdim=True).float(), rtol=1e-6, atol=0)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_a_network_of_half_precision(self, dtype):
+        torch.manual_seed(0)
+        network, x = RUNet(width=4), torch.randn(SMALL)
+        expected = network(x)
+        with torch.no_grad():
+            got = network.to(dtype)(x.to(dtype))
+        assert got.dtype == dtype
+        assert (got.float() - expected).abs().mean() < 0.02
+
     def test_a_constant_volume(self):
         network = RUNet(width=2)
         x = torch.full((1, 1, 4, 8, 8), 3.0)
