@@ -6,8 +6,9 @@
 Every fold of every recipe is trained and evaluated by `python -m monai.bundle run`, each in a process of its own, with
 its log beside its results. The recipes are trained on the same folds with the same settings:
 
-- ensemble: the bundle as it is; its members are scored in the same evaluation.
-- no contour loss: the same with lambda_contour 0.
+- ensemble: the bundle as it is; its members are scored in the same evaluation ("alone").
+- RF88, no contour loss: one member trained with lambda_contour 0, beside the same member of the ensemble (members share
+  no weights, so that each is as if trained alone).
 - 3D U-Net: the overlay whole_volume. One network with the encoder of RF88 and a decoder of the whole volume, Dice loss,
   for as many epochs as the ensemble's locator and joint training together.
 
@@ -50,7 +51,7 @@ from common.metrics.comparison import Comparison  # noqa: E402
 from common.visualize.palette import class_colour  # noqa: E402
 
 BUNDLE = ROOT / "bundles" / "ru_net_colorectal"
-ENSEMBLE, UNET = "ensemble", "3D U-Net"
+ENSEMBLE, NO_CONTOUR, UNET = "ensemble", "RF88, no contour loss", "3D U-Net"
 METRICS = {
     "dice": ("Dice", ".3f"),
     "roi_recall": ("RoI recall", ".3f"),
@@ -77,7 +78,7 @@ class Recipe:
 
 RECIPES = [
     Recipe(ENSEMBLE),
-    Recipe("no contour loss", settings={"lambda_contour": 0.0}),
+    Recipe(NO_CONTOUR, settings={"lambda_contour": 0.0, "variants": ["RF88"]}),
     Recipe(UNET, overlays=("whole_volume",), whole_budget=True),
 ]
 
@@ -195,8 +196,9 @@ def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
     for recipe, fold in done:
         for row in read_json(runs.folder(recipe, fold) / "stages.json")["scores"] if recipe.name == ENSEMBLE else ():
             if row["network"] != ENSEMBLE:
-                dice = math.nan if row["dice_percent"] is None else row["dice_percent"] / 100
-                found.add(member(row["network"]), row["case"], {"dice": dice}, fold=fold, status=row["status"])
+                scores = {name: row[name] for name in ("assd_mm", "hd95_mm") if row[name] is not None}
+                scores["dice"] = math.nan if row["dice_percent"] is None else row["dice_percent"] / 100
+                found.add(member(row["network"]), row["case"], scores, fold=fold, status=row["status"])
     return found
 
 
@@ -212,8 +214,7 @@ def report(runs: Runs, recipes: list[Recipe], failures: dict[str, str]) -> str:
         return "nothing was scored"
     methods = found.methods
     pairs = [(ENSEMBLE, other) for other in methods if other != ENSEMBLE and ENSEMBLE in methods]
-    alike = [name for name in (member("RF88"), UNET) if name in methods]
-    pairs += [tuple(alike)] if len(alike) == 2 else []
+    pairs += [(member("RF88"), other) for other in (NO_CONTOUR, UNET) if {member("RF88"), other} <= set(methods)]
     counts = {method: [row["status"] for row in found.rows if row["method"] == method] for method in methods}
     odd = [
         f"- {method}: " + ", ".join(f"{kind} in {counts[method].count(kind)}" for kind in kinds)

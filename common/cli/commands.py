@@ -113,8 +113,8 @@ class Volseg:
         bundle = find_bundle(name)
         folder = Path(out or Path("demo") / bundle.name)
         print(
-            "A demonstration: a narrower, padded network and small phantoms (small.json), "
-            "few epochs and AdamW (demo.json).\n"
+            "A demonstration: a narrower network and small phantoms (small.json), "
+            "few epochs at a higher learning rate (demo.json).\n"
             "The bundle's default, without these overlays, is the paper's."
         )
         steps = (

@@ -16,6 +16,7 @@ from monai.utils import CommonKeys
 from ..metrics.scores import case_scores, region_recall
 from ..metrics.stages import StageTable
 from ..transforms.save import CaseNames
+from ..visualize.palette import background_classes
 from .cases import affine_in_mm, chosen_classes, entry, figures, image_source, inferer_report
 
 __all__ = ["StageReport"]
@@ -41,6 +42,7 @@ class StageReport:
         candidate: key of the candidate region, 1 X Y Z, on the same grid; None for methods without one.
         recall: name of the candidate region's recall in the tables.
         kind: what `stages` are in the tables: "stage", or "network" for the members of an ensemble.
+        distances: whether HD95 and ASSD (mm) go to ``stages.csv`` and ``stages.json``, too; they take seconds.
     """
 
     def __init__(
@@ -52,12 +54,13 @@ class StageReport:
         candidate: str | None = "pred_candidate",
         recall: str = "candidate_recall",
         kind: str = "stage",
+        distances: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.classes = chosen_classes(class_names, classes)
         self.class_names = [class_names[k] for k in self.classes]
         self.stages = dict(stages)
-        self.candidate, self.recall, self.kind = candidate, recall, kind
+        self.candidate, self.recall, self.kind, self.distances = candidate, recall, kind, distances
         self._clear()
 
     def attach(self, engine: Engine) -> None:
@@ -73,7 +76,7 @@ class StageReport:
         self._clear()
 
     def _clear(self) -> None:
-        self.table = StageTable(self.class_names, list(self.stages.values()), self.kind)
+        self.table = StageTable(self.class_names, list(self.stages.values()), self.kind, distances=self.distances)
         self._names = CaseNames()
         self._warning: str | None = None
 
@@ -89,8 +92,9 @@ class StageReport:
             source = image_source(item)
             case = self._names(source) if source else f"case_{len(self.table.cases) + 1}"
             spacing = affine_to_spacing(affine_in_mm(label)).tolist()
+            unmeasured = background_classes(self.class_names) if self.distances else self.classes
             scores = {
-                title: case_scores(entry(item, key), label, spacing, without_surface=self.classes, classes=self.classes)
+                title: case_scores(entry(item, key), label, spacing, without_surface=unmeasured, classes=self.classes)
                 for key, title in self.stages.items()
             }
             told = figures(inferer_report(engine))

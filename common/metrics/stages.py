@@ -18,6 +18,7 @@ __all__ = ["StageTable", "markdown_grid"]
 
 _STATISTICS = ("mean", "std", "median", "min", "max")
 _KEPT = ("status", "pred_voxels", "label_voxels")
+_DISTANCES = ("hd95_mm", "assd_mm")
 _AVERAGE = "Average: over the columns of the organs. "
 _RULES = (
     "Std: of the sample. A class that is neither in the reference nor in the prediction of a case is left out of its "
@@ -37,6 +38,7 @@ class StageTable:
         stages: titles of the stages, in order.
         kind: what the stages are: the name of their column, such as "network" for the members of an ensemble.
         legend: sentences below the regions and times; each is shown where its key is part of a figure's name.
+        distances: keep HD95 and ASSD of each row, too, for the CSV and JSON files.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class StageTable:
         stages: Sequence[str],
         kind: str = "stage",
         legend: Mapping[str, str] | None = None,
+        distances: bool = False,
     ) -> None:
         self.class_names = list(class_names)
         self.stages = list(stages)
         self.kind, self.legend = kind, dict(legend or {})
+        self.kept = (*_DISTANCES, *_KEPT) if distances else _KEPT
         self.rules = _AVERAGE * (len(self.class_names) > 1) + _RULES
         self.rows: list[dict[str, Any]] = []
         self.cases: list[dict[str, Any]] = []
@@ -64,7 +68,7 @@ class StageTable:
         """
         for stage in self.stages:
             for name, row in zip(self.class_names, scores[stage], strict=True):
-                counts = {key: row[key] for key in _KEPT}
+                counts = {key: row[key] for key in self.kept}
                 self.rows.append(
                     {"case": case, self.kind: stage, "class": name, "dice_percent": 100 * row["dice"], **counts}
                 )
@@ -140,7 +144,7 @@ class StageTable:
         Returns:
             the Markdown.
         """
-        columns = ["case", self.kind, "class", "dice_percent", *_KEPT]
+        columns = ["case", self.kind, "class", "dice_percent", *self.kept]
         rows = [{name: _defined(row[name]) for name in columns} for row in self.rows]
         with atomic_path(folder / "stages.csv") as temporary:
             with open(temporary, "w", newline="", encoding="utf-8") as stream:

@@ -34,8 +34,8 @@ class StandardiseBody(Transform):
     ("prepared"), are only divided by 255, and all of such a volume is body.
 
     Reading: the paper clips nothing; the released code clips to [-4, 1] standard deviations, which spends the range on
-    dark tissue, where tumours are, and stretches what is left to the whole of 8 bit. So here: the darkest of the clipped
-    volume, air, becomes 0, which is also what convolutions pad with, and the upper bound becomes 1.
+    dark tissue, where tumours are, and stretches what is left to the whole of 8 bit. So here: the darkest of the
+    clipped volume, air, becomes 0, which is also what convolutions pad with, and the upper bound becomes 1.
     Deviation: the released code means to take mean and deviation of the ten central slices, but reads ten others; here
     they are those of the whole body.
 
