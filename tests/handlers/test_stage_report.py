@@ -158,6 +158,20 @@ def test_scores_are_those_of_the_numbers_given(tmp_path):
     assert set(columns) == {"pancreas", "liver", "average"}
 
 
+def test_distances_of_each_stage_are_those_of_the_case_report(tmp_path):
+    """The same prediction in both reports; without the argument no distance is taken."""
+    case, stages = write(tmp_path, "a", organs(), "RAS"), {"pred": "all"}
+    reports = [CaseReport(tmp_path, NAMES, [3, 1], picture=False), StageReport(tmp_path, NAMES, [3, 1], stages, None)]
+    evaluate([case], [*reports[:1], StageReport(tmp_path, NAMES, [3, 1], stages, None, distances=True)])
+    rows = {row["class"]: row for row in json.loads((tmp_path / "stages.json").read_text())["scores"]}
+    with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            for name in ("assd_mm", "hd95_mm"):
+                assert rows[row["class"]][name] == pytest.approx(float(row[name]), abs=1e-3)
+    evaluate([case], reports[1:])
+    assert "assd_mm" not in (tmp_path / "stages.csv").read_text()
+
+
 @pytest.mark.parametrize("codes", CODES)
 def test_case_report_on_class_indices(tmp_path, caplog, monkeypatch, codes):
     caplog.set_level("INFO")
