@@ -11,7 +11,7 @@ import torch
 from ..checks import InputError, WeightsError, problem
 from ..weights import differing_settings, save_tensors
 
-__all__ = ["ResumeFile", "check_plan"]
+__all__ = ["ResumeFile", "check_no_later_stage", "check_plan"]
 
 
 class ResumeFile:
@@ -102,3 +102,32 @@ def check_plan(content: Mapping[str, Any], stage: str, settings: Mapping[str, An
                 "keep the number, or train anew",
             )
         )
+
+
+def check_no_later_stage(path: Path, stage: str, run: str) -> None:
+    """Refuse to train a stage further when another has begun with the weights that it left.
+
+    Args:
+        path: the stage's resume file, beside which those of the other stages lie.
+        stage: its name.
+        run: token of the run.
+
+    Raises:
+        InputError: naming the later stage. It would go on with weights that it was not trained with, or be overwritten.
+    """
+    for other in sorted(path.parent.glob("resume_*.pt")):
+        if other == path:
+            continue
+        try:
+            content = torch.load(other, map_location="cpu", weights_only=True, mmap=True)  # its tensors are not read
+        except Exception:  # that stage will say so
+            continue
+        if content.get("run") == run and stage in content.get("after", ()):
+            later = other.stem.removeprefix("resume_")
+            raise InputError(
+                problem(
+                    f"stage '{stage}' would be trained further, and stage '{later}' has begun with what it left",
+                    "a stage is resumed to more epochs only while it is the last that was begun",
+                    f"keep the epochs and patience of '{stage}', or train anew, without --resume",
+                )
+            )

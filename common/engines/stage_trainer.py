@@ -18,7 +18,7 @@ from ..checks import InputError, parse_flag, problem
 from ..files import check_writable
 from ..weights import plain_settings
 from .distributed import barrier, exchange_gradients, of_first_rank, rank, shared_token
-from .resume import ResumeFile, check_plan
+from .resume import ResumeFile, check_no_later_stage, check_plan
 from .shared_handlers import handlers_for_stage
 from .stage_records import StageRecords
 from .stage_weights import StageWeights
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 # Which run a composite is being trained in. The stages of one run share the composite and nothing else; by this they
 # know the weights and resume files of their own run from those of an earlier one.
 _runs: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+# The stages of that run that have begun, in their order.
+_begun: weakref.WeakKeyDictionary[torch.nn.Module, list[str]] = weakref.WeakKeyDictionary()
 
 
 class StageTrainer(SupervisedTrainer):
@@ -70,7 +72,8 @@ class StageTrainer(SupervisedTrainer):
         kwargs: of ``SupervisedTrainer``.
 
     Raises:
-        InputError: for a patience below 1, or without an evaluator to be patient with.
+        InputError: for a patience below 1, or without an evaluator to be patient with; when a stage that is resumed has
+            other settings than before, or would be trained further although a later one began with what it left.
         WeightsError: when the resume file is of another network or cannot be read.
     """
 
@@ -107,6 +110,7 @@ class StageTrainer(SupervisedTrainer):
         self._losses: list[torch.Tensor] = []
         self._learning_rate = 0.0
         self._done = False
+        self._before: list[str] = []
         self._records = StageRecords(self.stage, self.output_dir)
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
@@ -151,12 +155,16 @@ class StageTrainer(SupervisedTrainer):
             self._records.open(self)
         if self.evaluator is not None:
             self.evaluator.state.epoch = 0  # another stage may have left its own there
+        self._before = [name for name in _begun.setdefault(self.composite, []) if name != self.stage]
         if not (self.resume and self.resume_path.is_file() and self._restore()):
             # federated rounds run one trainer many times, each from the weights it was given
             self.best, self._best_weights, self._done = None, None, False
             _runs.setdefault(self.composite, shared_token())
         elif not self._done and (self.state.epoch >= self.state.max_epochs or self._out_of_patience()):
             self._record_end()  # killed after its last epoch, before that was noted
+        elif not self._done:
+            check_no_later_stage(self.resume_path, self.stage, _runs[self.composite])
+        _begun[self.composite] = [*self._before, self.stage]
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
@@ -273,6 +281,7 @@ class StageTrainer(SupervisedTrainer):
     def _save_resume(self) -> None:
         record = {
             "run": _runs[self.composite],
+            "after": self._before,
             "settings": self.settings,
             "epoch": self.state.epoch,
             "max_epochs": self.state.max_epochs,
@@ -296,6 +305,7 @@ class StageTrainer(SupervisedTrainer):
         self._resume_file.load(content)
         check_plan(content, self.stage, self.settings, self.state.max_epochs)
         self.history, self.best, self._best_weights = content["history"], content["best"], content.get("best_weights")
+        self._before = content.get("after", self._before)
         self._done = content["done"] and self.state.max_epochs == content["max_epochs"]
         self._scaler_state = content["scaler"]
         self.load_state_dict(

@@ -167,6 +167,40 @@ def test_a_stage_out_of_patience_stays_so_unless_given_more(tmp_path):
     assert_same(left(tmp_path / "whole"), left(tmp_path / "short"))
 
 
+TEXT = "stage 'locator' would be trained further, and stage 'joint' has begun .*keep the epochs .*without --resume"
+
+
+def test_a_stage_that_another_built_on_is_not_trained_further(tmp_path):
+    scores = {"locator": [0.1], "joint": [0.6, 0.7]}
+    train_stages(tmp_path, scores=scores)
+    before = left(tmp_path)
+    for _ in range(2):  # the first attempt leaves nothing that lets a second one pass
+        with pytest.raises(InputError, match=TEXT):
+            train_stages(tmp_path, True, {**scores, "locator": [0.1, 0.9]})
+    assert_same(before, left(tmp_path))
+    train_stages(tmp_path, True, scores)  # as before: nothing to do
+    assert_same(before, left(tmp_path))
+
+
+def test_nor_where_the_later_stage_was_killed_before_it_had_any_weights(tmp_path):
+    patch = kill("joint", 1, "after_resume")
+    with pytest.raises(Killed):
+        train_stages(tmp_path, scores={"locator": [0.1], "joint": [0.6, 0.7]}, interval=2)
+    patch.undo()
+    assert list(left(tmp_path)[1]) == ["locator"]
+    with pytest.raises(InputError, match=TEXT):
+        train_stages(tmp_path, True, {"locator": [0.1, 0.9], "joint": [0.6, 0.7]}, interval=2)
+
+
+def test_the_last_stage_is_trained_further_and_the_first_while_it_is_the_last(tmp_path):
+    longer = {"locator": [0.1, 0.5], "joint": [0.6, 0.7, 0.9]}
+    train_stages(tmp_path / "whole", scores=longer)
+    train_stages(tmp_path / "parts", scores={"locator": [0.1], "joint": []})
+    for scores in ({"locator": [0.1, 0.5], "joint": [0.6]}, longer):
+        train_stages(tmp_path / "parts", resume=True, scores=scores)
+    assert_same(left(tmp_path / "whole"), left(tmp_path / "parts"))
+
+
 @pytest.mark.parametrize("patience, text", [(0, "patience is 0: it must be 1"), (-3, "patience is -3")])
 def test_useless_patience_is_refused(tmp_path, patience, text):
     with pytest.raises(InputError, match=text):

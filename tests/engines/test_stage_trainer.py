@@ -257,7 +257,7 @@ def test_more_epochs_go_on_from_a_finished_run(bundle, data):
 def test_other_epochs_under_a_falling_learning_rate_are_refused(bundle, data):
     train(bundle, data, epochs=2)
     with pytest.raises(RuntimeError) as caught:
-        train(bundle, data, epochs=4, resume=True)
+        train(bundle, data, epochs=4, resume=True, **{"finder::trainer::max_epochs": 2})
     assert "stage 'refiner' was planned for 2 epochs, not 4" in causes(caught.value)
 
 
