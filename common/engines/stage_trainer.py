@@ -33,6 +33,8 @@ _runs: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictiona
 # The stages of that run that have begun, in their order.
 _begun: weakref.WeakKeyDictionary[torch.nn.Module, list[str]] = weakref.WeakKeyDictionary()
 
+_ALWAYS_NOTED = {"epoch", "loss", "learning_rate"}  # of an epoch; beside these is the score, where it was validated
+
 
 class StageTrainer(SupervisedTrainer):
     """Train one child of a composite network, and leave the composite's weights with this child at its best epoch.
@@ -57,7 +59,8 @@ class StageTrainer(SupervisedTrainer):
         lr_scheduler: its state is kept for resuming; who steps it is a ``LrScheduleHandler`` among the handlers.
         evaluator: the validator of this stage; its key metric decides on the best epoch. Without one the last is kept.
         patience: end the stage at the first validation that is this many epochs past the best one, and no better; None
-            for all of its epochs.
+            for all of its epochs. While every validation gives one and the same score, as 0 where nothing is found yet,
+            there is no best: the stage goes on, and of such epochs the last is kept.
         model_path: the bundle's ``models/model.pt``.
         output_dir: folder for resume files, TensorBoard and curves.
         resume: go on from the resume file in `output_dir`, if there is one.
@@ -248,11 +251,15 @@ class StageTrainer(SupervisedTrainer):
 
     def _out_of_patience(self) -> bool:
         """Whether the last epoch was validated and is `patience` or more past the best one."""
-        if self.patience is None or self.best is None:
+        if self.patience is None or self.best is None or self._undecided():
             return False
         last = self.history[-1]
-        validated = len(last.keys() - {"epoch", "loss", "learning_rate"}) > 0
-        return validated and last["epoch"] - self.best["epoch"] >= self.patience
+        return len(last.keys() - _ALWAYS_NOTED) > 0 and last["epoch"] - self.best["epoch"] >= self.patience
+
+    def _undecided(self) -> bool:
+        """Whether all validations so far, one or more, gave the same score."""
+        scores = (row[name] for row in self.history for name in row.keys() - _ALWAYS_NOTED)
+        return len({score for score in scores if np.isfinite(score)}) == 1
 
     def _record_end(self) -> None:
         self._done = True
@@ -261,6 +268,9 @@ class StageTrainer(SupervisedTrainer):
                 self._best_weights = self._stage_weights.of_child(_runs[self.composite], self.resume_path)
             self._save_resume()
             self._records.end(self.history)
+            if self._undecided() and self.best["epoch"] > 1:
+                text = "stage '%s': every validation gave %.4g, so no epoch is better than another; the last is kept."
+                logger.warning(text, self.stage, self.best["score"])
 
     def _is_best(self, validated: tuple[str, float] | None) -> bool:
         if self.evaluator is None:
@@ -268,7 +278,9 @@ class StageTrainer(SupervisedTrainer):
         if validated is None or not np.isfinite(validated[1]):
             # nothing to compare by: keep something rather than nothing
             return self.state.epoch == self.state.max_epochs and self.best is None
-        return self.best is None or bool(self.evaluator.metric_cmp_fn(validated[1], self.best["score"]))
+        if self.best is None or self._undecided():
+            return True
+        return bool(self.evaluator.metric_cmp_fn(validated[1], self.best["score"]))
 
     # -- files -----------------------------------------------------------------------------------------------------
 

@@ -135,7 +135,10 @@ def test_a_resumed_stage_without_its_weights_file_names_it(tmp_path):
     "scores, patience, interval, ends, best",
     [
         ([0.5, 0.4, 0.3, 0.2], 1, 1, 2, 1),
-        ([0.5, 0.5, 0.5, 0.5], 2, 1, 3, 1),  # as good is no better
+        ([0.4, 0.5, 0.5, 0.5, 0.9], 2, 1, 4, 2),  # as good is no better
+        ([0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0, 0.9], 2, 1, 7, 5),  # nothing was found yet: that is no best
+        ([0.0, 0.0, 0.0, 0.0], 1, 1, 4, 4),
+        ([0.0, float("nan"), 0.0, 0.0, 0.0], 1, 2, 5, 5),
         ([0.5, 0.4, 0.6, 0.4, 0.4, 0.9], 2, 1, 5, 3),
         ([0.5, 0.4, 0.3, 0.2], None, 1, 4, 1),
         ([0.5, 0.4, 0.3, 0.2], 9, 1, 4, 1),
@@ -152,6 +155,13 @@ def test_patience(tmp_path, scores, patience, interval, ends, best):
     content = torch.load(tmp_path / "eval" / "resume_joint.pt", weights_only=True)
     assert content["done"] and content["epoch"] == ends
     assert (tmp_path / "eval" / "curves_joint.png").stat().st_size > 1000
+
+
+def test_a_stage_in_which_nothing_tells_epochs_apart_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        train_stages(tmp_path, scores={"locator": [0.0, 0.0, 0.0], "joint": [0.2, 0.1]}, patience=1)
+    texts = [record.getMessage() for record in caplog.records if "every validation" in record.getMessage()]
+    assert texts == ["stage 'locator': every validation gave 0, so no epoch is better than another; the last is kept."]
 
 
 def test_a_stage_out_of_patience_stays_so_unless_given_more(tmp_path):
