@@ -14,6 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImage, Orientation
 from scipy import ndimage, stats
 
+from common.transforms import AppendContour
+
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ru_net_colorectal" / "configs"
 CELL = (2, 4, 4)
 TUMOUR = (8.0, -12.0, 6.0)  # mm, RAS
@@ -95,8 +97,8 @@ def test_a_volume_of_any_grid_there_and_back(tmp_path, axes, edges, size, tilt):
     # the body is 76 x 66 mm, turned in the field by the tilt: neither cut nor left in all its air
     height, width = image.shape[2:]
     assert 64 <= height <= 76 and 72 <= width <= 84
-    training = parser.get_parsed_content("train::preprocessing").transforms[:-1]
-    trained = Compose(training)(files)
+    *training, _, contour = parser.get_parsed_content("train::preprocessing").transforms  # without augmentation
+    trained = Compose([*training, contour])(files)
     assert torch.equal(trained["image"], image) and "body" not in trained and "body" not in data
     label = trained["label"]
     assert label.shape == (2, *image.shape[1:]) and label.dtype == torch.uint8 and label.max() == 1
@@ -270,3 +272,29 @@ def test_published_volumes_pass_unharmed(real_data):
     assert len(images) == 8
     for image in images:
         check_prepared({"image": str(image), "label": str(image.parent.parent / "labelsTr" / image.name)})
+
+
+@pytest.mark.parametrize("overlays", [("train",), ("train", "modern")])
+def test_the_contour_is_that_of_the_augmented_label(tmp_path, overlays):
+    files = made(tmp_path, *GRIDS[0])
+    settings = {"pretrain_patch": [8, 32, 32]}
+    for name in ("train", "pretrain"):
+        augmented = parsed(*overlays, **settings).get_parsed_content(f"{name}::preprocessing")
+        augmented.set_random_state(3)
+        for _ in range(3):
+            found = augmented(files)
+            label = (found[0] if isinstance(found, list) else found)["label"].as_tensor()
+            assert label.shape[0] == 2 and torch.equal(label, AppendContour()(label[:1]))
+            assert name == "pretrain" or label[1].any()
+
+
+def test_contrast_is_about_the_mean_where_nothing_is_clipped(tmp_path):
+    files = made(tmp_path, *GRIDS[0])
+    parser = parsed("train", clip=None, flip_probability=0.0, contrast=[0.5, 0.5])
+    *plain, augmentation, _ = parser.get_parsed_content("train::preprocessing").transforms
+    image = Compose(plain)(files)["image"]
+    assert image.min() < -1 and image.max() > 1
+    torch.testing.assert_close(augmentation({"image": image, "label": image})["image"], 1.5 * image)
+    clipped = parsed("train", flip_probability=0.0, contrast=[0.5, 0.5])
+    found = clipped.get_parsed_content("augmentation")({"image": torch.tensor([[[[0.0, 0.4, 0.6, 1.0]]]]), "label": 0})
+    torch.testing.assert_close(found["image"].flatten(), torch.tensor([0.0, 0.35, 0.65, 1.0]))
