@@ -9,7 +9,7 @@ from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
 from .morphology import dilate, erode
 from .otsu import otsu_body
-from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, scaled_box
+from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, pyramid_crops, scaled_box
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 from .subsampling import subsample, upsample_nearest
 
@@ -43,6 +43,7 @@ __all__ = [
     "paste",
     "pooled_label",
     "pyramid_crop",
+    "pyramid_crops",
     "read_window",
     "sample_positions",
     "scaled_box",

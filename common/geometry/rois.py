@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.utils import ensure_tuple_rep
@@ -21,6 +22,7 @@ __all__ = [
     "pad_to_cells",
     "pooled_label",
     "pyramid_crop",
+    "pyramid_crops",
     "scaled_box",
 ]
 
@@ -183,6 +185,62 @@ def pyramid_crop(
     >>> [tuple(part.shape[2:]) for part in pyramid_crop(features, Box((1, 0, 2), (3, 1, 4)))]
     [(4, 4, 8), (4, 2, 4), (2, 1, 2)]
     """
+    regions = _scaled_regions(features, box, strides)
+    return tuple(crop(feature, region) for feature, region in zip(features, regions))
+
+
+def pyramid_crops(
+    features: Sequence[torch.Tensor], boxes: Sequence[tuple[int, Box]], strides: Sequence[Sequence[int]] = STRIDES
+) -> list[tuple[torch.Tensor, ...]]:
+    """Many regions of a pyramid at once, as `pyramid_crop` cuts each, for training.
+
+    The backward pass adds the gradients of all regions into one tensor for each scale; slices taken one by one would
+    make tensors of the whole volume for each region.
+
+    Args:
+        features: ``B C D H W`` for each scale, finest first.
+        boxes: item of the batch and region, in cells of the coarsest scale; regions may overlap.
+        strides: see `pyramid_crop`.
+
+    Returns:
+        for each region the views of the features, ``1 C d h w`` each; they must not be written to.
+
+    Raises:
+        InputError: a region that does not lie inside every scale.
+    """
+    regions = [_scaled_regions(features, box, strides) for _, box in boxes]
+    crops = []
+    for feature, of_scale in zip(features, zip(*regions)):
+        places = [(slice(item, item + 1), slice(None), *box.slices) for (item, _), box in zip(boxes, of_scale)]
+        crops.append(_Regions.apply(feature, places))
+    return list(zip(*crops))
+
+
+class _Regions(torch.autograd.Function):
+    """Views of one tensor, whose gradients are added up in place."""
+
+    @staticmethod
+    def forward(ctx: Any, feature: torch.Tensor, places: Sequence[tuple[slice, ...]]) -> tuple[torch.Tensor, ...]:
+        ctx.places, ctx.shape = places, feature.shape
+        ctx.set_materialize_grads(False)
+        return tuple(feature[place] for place in places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, None]:
+        total = None
+        for place, gradient in zip(ctx.places, gradients):
+            if gradient is None:
+                continue
+            if gradient.shape == ctx.shape and len(gradients) == 1:
+                return gradient, None
+            if total is None:
+                total = gradient.new_zeros(ctx.shape)
+            total[place] += gradient
+        return total, None
+
+
+def _scaled_regions(features: Sequence[torch.Tensor], box: Box, strides: Sequence[Sequence[int]]) -> list[Box]:
+    """A box of cells at every scale, which it must lie inside of."""
     regions = [scaled_box(box, stride) for stride in strides]
     for feature, region in zip(features, regions, strict=True):
         extent = tuple(feature.shape[-3:])
@@ -190,4 +248,4 @@ def pyramid_crop(
             came = f"{region} in a feature map of {extent}"
             rule = "a region lies inside every scale"
             raise InputError(problem(came, rule, "encode a volume of whole cells, and pass its box in cells"))
-    return tuple(crop(feature, region) for feature, region in zip(features, regions))
+    return regions

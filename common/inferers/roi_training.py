@@ -17,7 +17,7 @@ from ..geometry.rois import (
     locate_rois,
     pad_to_cells,
     pooled_label,
-    pyramid_crop,
+    pyramid_crops,
     scaled_box,
 )
 from ..networks.rois import RoIPrediction
@@ -85,15 +85,19 @@ class RoITrainingInferer(Inferer):
         size = tuple(volumes.shape[2:])
         features = network.encode(pad_to_cells(volumes))
         heat = None if self.rois == "whole" else network.locate(features[-1])
+        cells = [
+            (item, box)
+            for item in range(len(volumes) if self.rois != "none" else 0)
+            for box in self._boxes(heat, features[-1], targets, item, size)
+        ]
         boxes, regions, contours = [], [], []
-        for item in range(len(volumes) if self.rois != "none" else 0):
-            for cells in self._boxes(heat, features[-1], targets, item, size):
-                region, contour = network.decode(*pyramid_crop([scale[item : item + 1] for scale in features], cells))
-                box = clipped_box(scaled_box(cells, STRIDES[0]), size)
-                part = (..., *(slice(length) for length in box.size))
-                boxes.append((item, box))
-                regions.append(region[part])
-                contours.append(contour[part])
+        for (item, cell_box), crops in zip(cells, pyramid_crops(features, cells)):
+            region, contour = network.decode(*crops)
+            box = clipped_box(scaled_box(cell_box, STRIDES[0]), size)
+            part = (..., *(slice(length) for length in box.size))
+            boxes.append((item, box))
+            regions.append(region[part])
+            contours.append(contour[part])
         return RoIPrediction(heat, boxes, regions, contours)
 
     def _boxes(

@@ -17,6 +17,7 @@ from common.geometry.rois import (
     pad_to_cells,
     pooled_label,
     pyramid_crop,
+    pyramid_crops,
     scaled_box,
 )
 
@@ -207,3 +208,64 @@ def test_gpu_agrees():
     heat = smooth_heat((6, 20, 24))
     for normalise in (False, True):
         assert locate_rois(heat.cuda(), 0.6, normalise) == locate_rois(heat, 0.6, normalise)
+
+
+BOXES = [(0, Box((0, 1, 1), (2, 3, 4))), (1, Box((1, 0, 2), (3, 4, 5))), (0, Box((1, 2, 0), (3, 4, 5)))]
+
+
+def pyramid():
+    draw = torch.Generator().manual_seed(0)
+    sizes = [(2, 3, 3 * a, 4 * b, 5 * c) for a, b, c in STRIDES]
+    return [torch.randn(size, generator=draw, dtype=torch.float64).requires_grad_() for size in sizes]
+
+
+@pytest.mark.parametrize("boxes", [[], BOXES[:1], BOXES, [(0, Box((0, 0, 0), (3, 4, 5)))] * 2])
+@pytest.mark.parametrize("used", [slice(None), slice(1, None)])
+def test_crops_at_once_equal_crops_one_by_one_and_so_do_gradients(boxes, used):
+    features, alone = pyramid(), pyramid()
+    crops = pyramid_crops(features, boxes)
+    expected = [pyramid_crop([scale[item : item + 1] for scale in alone], box) for item, box in boxes]
+    assert len(crops) == len(boxes)
+    for found, other in zip(crops, expected):
+        assert len(found) == 3 and all(torch.equal(a, b) for a, b in zip(found, other))
+    for several in (crops[used], expected[used]):
+        if several:
+            sum((crop.sin() * (index + 1)).sum() for part in several for index, crop in enumerate(part)).backward()
+    for scale, other in zip(features, alone):
+        if other.grad is None:
+            assert scale.grad is None
+        else:
+            torch.testing.assert_close(scale.grad, other.grad)
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_the_only_region_may_be_the_whole_volume(items):
+    features = [torch.randn(items, 1, 3 * a, 4 * b, 5 * c, requires_grad=True) for a, b, c in STRIDES]
+    (crops,) = pyramid_crops(features, [(0, Box((0, 0, 0), (3, 4, 5)))])
+    sum(crop.sum() for crop in crops).backward()
+    assert all(scale.grad[0].eq(1).all() and scale.grad[1:].eq(0).all() for scale in features)
+
+
+def test_crops_are_views_and_make_one_gradient_for_each_scale():
+    features = pyramid()
+    crops = pyramid_crops(features, BOXES)
+    for part in crops:
+        assert all(crop._is_view() and crop._base is scale for crop, scale in zip(part, features))
+    made = []
+
+    class Full(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            storage = result.untyped_storage().data_ptr() if isinstance(result, torch.Tensor) else 0
+            if storage and result.shape == features[0].shape and storage not in made:
+                made.append(storage)
+            return result
+
+    with Full():
+        sum(crop.sum() for part in crops for crop in part).backward()
+    assert len(made) == 1
+
+
+def test_a_region_outside_a_scale_is_refused_before_any_is_cut():
+    with pytest.raises(InputError, match="a region lies inside every scale"):
+        pyramid_crops(pyramid(), [*BOXES, (0, Box((0, 0, 0), (4, 4, 5)))])
