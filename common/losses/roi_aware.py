@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from monai.losses import DiceLoss
 from monai.utils import convert_to_tensor, ensure_tuple_rep
-from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from ..checks import InputError, problem
 from ..geometry.boxes import Box
+from ..geometry.rois import STRIDES, pooled_label
 from ..networks.rois import RoIPrediction
 from .sampled import SampledBCELoss
 
@@ -49,7 +49,7 @@ class RoIAwareLoss(_Loss):
         locator_criterion: str = "dice",
         lambda_contour: float = 0.5,
         smooth: float = 1e-4,
-        cell: int | Sequence[int] = (2, 4, 4),
+        cell: int | Sequence[int] = STRIDES[0],
     ) -> None:
         super().__init__()
         if locator_criterion not in _CRITERIA:
@@ -93,7 +93,7 @@ class RoIAwareLoss(_Loss):
         target = convert_to_tensor(target, track_meta=False) > 0.5
         terms = []
         if prediction.heat is not None:
-            terms.append(self.locator(*self._cells(prediction.heat, target[:, :1])))
+            terms.append(self.locator(*_cells(prediction.heat, target[:, :1], self.cell)))
         if prediction.boxes:
             terms.append(self.dice(*_inside(prediction.regions, prediction.boxes, target[:, :1])))
             if self.lambda_contour > 0:
@@ -103,15 +103,15 @@ class RoIAwareLoss(_Loss):
             return torch.zeros((), device=target.device, requires_grad=True)
         return torch.stack(terms).sum()
 
-    def _cells(self, heat: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heat map and label on the grid of cells; a cell is foreground if any of its voxels is."""
-        # a cell that the volume's border cuts counts too: networks see it padded
-        pooled = F.max_pool3d(label.to(torch.float32), self.cell, ceil_mode=True)
-        if heat.shape != pooled.shape:
-            came = f"the heat map has shape {tuple(heat.shape)} for a volume of {tuple(label.shape[2:])} voxels"
-            rule = f"cells of {self.cell} voxels make it {tuple(pooled.shape)}"
-            raise InputError(problem(came, rule, "set the cell of the loss to that of the network"))
-        return _wide(heat), pooled
+
+def _cells(heat: torch.Tensor, label: torch.Tensor, cell: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Heat map and label on the grid of cells."""
+    pooled = pooled_label(label, cell)
+    if heat.shape != pooled.shape:
+        came = f"the heat map has shape {tuple(heat.shape)} for a volume of {tuple(label.shape[2:])} voxels"
+        rule = f"cells of {tuple(cell)} voxels make it {tuple(pooled.shape)}"
+        raise InputError(problem(came, rule, "set the cell of the loss to that of the network"))
+    return _wide(heat), pooled
 
 
 def _inside(

@@ -7,11 +7,10 @@ from typing import Any
 
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.utils import convert_to_dst_type
 
-from ..checks import InputError, problem
 from ..geometry.body import body_mask
-from .source import source_of
+from .source import one_key, single_volume
 
 __all__ = ["BodyMask", "BodyMaskd"]
 
@@ -41,10 +40,7 @@ class BodyMask(Transform):
         Raises:
             InputError: for an image of another shape.
         """
-        values = convert_to_tensor(img, track_meta=False)
-        if values.ndim != 4 or len(values) != 1:
-            came = f"image {source_of(img, 'in memory')} has shape {tuple(values.shape)}"
-            raise InputError(problem(came, "a CT must be (1, X, Y, Z)", "load it with one channel in front"))
+        values = single_volume(img, "image", "a CT must be (1, X, Y, Z)", "load it with one channel in front")
         mask = body_mask(values, self.threshold, self.opening, axis=2)
         return convert_to_dst_type(mask, img, dtype=mask.dtype)[0]
 
@@ -71,9 +67,7 @@ class BodyMaskd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if len(self.keys) != 1:
-            rule = f"the mask of one image is put into '{mask_key}'"
-            raise InputError(problem(f"keys {self.keys} were given", rule, "give one key, such as image"))
+        one_key(self.keys, mask_key)
         self.mask_key = mask_key
         self.find = BodyMask(threshold, opening)
 

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.utils import convert_to_dst_type
 
-from ..checks import InputError, problem
 from ..geometry.contour import inner_contour
-from .source import source_of
+from .source import single_volume
 
 __all__ = ["AppendContour", "AppendContourd"]
 
@@ -36,11 +35,9 @@ class AppendContour(Transform):
         Raises:
             InputError: for a label of another shape.
         """
-        values = convert_to_tensor(label, track_meta=False)
-        if values.ndim != 4 or len(values) != 1:
-            came = f"label {source_of(label, 'in memory')} has shape {tuple(values.shape)}"
-            remedy = "append the contour once, to class indices"
-            raise InputError(problem(came, "a contour is that of one label, (1, D, H, W)", remedy))
+        values = single_volume(
+            label, "label", "a contour is that of one label, (1, D, H, W)", "append the contour once, to class indices"
+        )
         result = torch.cat([values, inner_contour(values, axis=0).to(values.dtype)])
         return convert_to_dst_type(result, label, dtype=result.dtype)[0]
 

@@ -11,11 +11,11 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.utils import convert_to_dst_type
 
 from ..checks import InputError, parse_flag, problem
 from ..geometry.otsu import otsu_body
-from .source import source_of
+from .source import one_key, single_volume, source_of
 
 __all__ = ["StandardiseBody", "StandardiseBodyd"]
 
@@ -88,11 +88,8 @@ class StandardiseBody(Transform):
             InputError: for an image of another shape, a constant one or one with NaN, one whose body is constant, and
                 one of values outside 0 to 255 where `prepared` is true.
         """
-        values = convert_to_tensor(img, track_meta=False)
         source = source_of(img, "in memory")
-        if values.ndim != 4 or len(values) != 1:
-            came = f"image {source} has shape {tuple(values.shape)}"
-            raise InputError(problem(came, "it must be (1, D, H, W)", "load it with one channel in front"))
+        values = single_volume(img, "image", "it must be (1, D, H, W)", "load it with one channel in front")
         values = values.contiguous()  # turned axes lie scattered in memory, and most steps go plane by plane
         low, high = (float(bound) for bound in torch.aminmax(values))
         if not (low < high and math.isfinite(high - low)):
@@ -175,9 +172,7 @@ class StandardiseBodyd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if len(self.keys) != 1:
-            rule = f"the mask of one image is put into '{mask_key}'"
-            raise InputError(problem(f"keys {self.keys} were given", rule, "give one key, such as image"))
+        one_key(self.keys, mask_key)
         self.mask_key = mask_key
         self.standardise = StandardiseBody(otsu_factor, clip, prepared, closing)
 
