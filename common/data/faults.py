@@ -31,7 +31,7 @@ def is_image_file(path: str | os.PathLike[str]) -> bool:
 
 
 def file_fault(path: str | os.PathLike[str]) -> str | None:
-    """The error text for a missing, empty, truncated or foreign file; None where none of these is found.
+    """The error text for a missing, empty, truncated, foreign or coloured file; None where none of these is found.
 
     NIfTI files are judged by their header and their size (for a ``.nii.gz`` the size that its last four bytes state),
     so that a long list costs milliseconds. Only where the two disagree is the whole file read.
@@ -53,6 +53,9 @@ def file_fault(path: str | os.PathLike[str]) -> str | None:
         return None
     try:
         image = nibabel.load(path)
+        if image.get_data_dtype().fields:
+            rule = "a volume has one number a voxel"
+            return problem(f"'{path}' holds colours", rule, "save it in grey values, as the scan was")
         needed = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
         held, damage = _held_bytes(path, needed)
     except PermissionError:

@@ -57,3 +57,13 @@ def test_a_damaged_header_is_told_from_foreign_content(tmp_path, volume):
     content[20:60] = bytes(40)
     path.write_bytes(bytes(content))
     assert "a.nii.gz' is truncated or damaged" in file_fault(path)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_colours_are_no_volume(tmp_path, volume, ending):
+    colours = np.repeat((volume % 256).astype(np.uint8)[..., None], 3, -1)
+    parts = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    write_nifti(tmp_path / f"a{ending}", colours.view(parts)[..., 0])
+    assert "holds colours: a volume has one number a voxel. To mend it, save it in" in file_fault(
+        tmp_path / f"a{ending}"
+    )
