@@ -193,7 +193,8 @@ class RUNetEnsemble(nn.Module):
         save_memory: bool = False,
     ) -> None:
         super().__init__()
-        if isinstance(variants, str) or len(variants) == 0 or len(set(variants)) < len(variants):
+        listed = isinstance(variants, (list, tuple)) and all(isinstance(variant, str) for variant in variants)
+        if not listed or len(variants) == 0 or len(set(variants)) < len(variants):
             rule = "it must list one or more different variants"
             raise InputError(problem(f"variants is {variants!r}", rule, f"use {list(DILATIONS)}"))
         self.in_channels = int(in_channels)

@@ -427,7 +427,7 @@ class TestErrors:
             with pytest.raises(InputError, match=text):
                 RUNetEnsemble(**arguments)
 
-    @pytest.mark.parametrize("variants", [[], ["RF64", "RF64"], "RF64"])
+    @pytest.mark.parametrize("variants", [[], ["RF64", "RF64"], "RF64", 88, None, [["RF64"]], [88]])
     def test_variants(self, variants):
         with pytest.raises(InputError, match="variants is .*one or more different variants.*'RF112'"):
             RUNetEnsemble(variants, width=1)
