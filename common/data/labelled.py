@@ -91,7 +91,7 @@ def _check_name(number: int, name: str, class_names: Sequence[str], path: Path) 
         problem(
             f"'{path}' says that label {number} is '{name}'",
             rule,
-            f"{remedy}; where only the name differs, change it in that file",
+            f"{remedy}; where only the name differs, change it in that file, or train with these --class_names",
         )
     )
 

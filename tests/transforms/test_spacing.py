@@ -7,6 +7,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Spacingd
 
+from common.checks import InputError
 from common.transforms import KeySpacingd
 
 
@@ -40,3 +41,12 @@ def test_a_missing_key_may_be_passed_over():
     assert KeySpacingd(["image", "label"], pixdim=(2.0, 2.0, 2.0), allow_missing_keys=True)(case())["weight"] == 3
     with pytest.raises(KeyError, match="label"):
         KeySpacingd(["image", "label"], pixdim=(2.0, 2.0, 2.0))(case())
+
+
+@pytest.mark.parametrize(
+    "pixdim", [(1.5,), (4.0, 1.0), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, float("nan"), 1.0), "abc"]
+)
+def test_a_spacing_that_leaves_an_axis_out_is_refused(pixdim):
+    """MONAI would keep the file's own spacing there, without a word."""
+    with pytest.raises(InputError, match=r"spacing .* was given: it must be three lengths above 0"):
+        KeySpacingd("image", pixdim=pixdim)
