@@ -93,6 +93,13 @@ class NetworkContract:
             torch.testing.assert_close(scripted(x), network.eval()(x))
             torch.testing.assert_close(scripted.train()(x), network.train()(x))
 
+    def test_trace(self, case):
+        """As ``ckpt_export --use_trace`` does it."""
+        network, x = self.build(case)
+        traced = convert_to_torchscript(network.eval(), use_trace=True, inputs=[x])
+        with torch.no_grad():
+            torch.testing.assert_close(traced(x), network(x))
+
     def test_export(self, case):
         network, x = self.build(case)
         network.eval()

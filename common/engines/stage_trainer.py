@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
+from monai.handlers import CheckpointLoader
 
 from ..checks import InputError, parse_flag, problem
 from ..files import check_writable
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 # know the weights and resume files of their own run from those of an earlier one.
 _runs: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
 # The stages of that run that have begun, in their order.
-_begun: weakref.WeakKeyDictionary[torch.nn.Module, list[str]] = weakref.WeakKeyDictionary()
+_begun: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, str]] = weakref.WeakKeyDictionary()
 
 _ALWAYS_NOTED = {"epoch", "loss", "learning_rate"}  # of an epoch; beside these is the score, where it was validated
 
@@ -129,6 +130,10 @@ class StageTrainer(SupervisedTrainer):
         self._shared = handlers_for_stage(shared_handlers, own, self.stage)
         for handler in self._shared:
             handler.attach(self)
+        self._loads = any(isinstance(handler, CheckpointLoader) for handler in (*own, *self._shared))
+        self._kept: dict[str, torch.Tensor] = {}
+        # after all loaders that callers have added
+        self.add_event_handler(Events.STARTED, StageTrainer._keep_trained)
 
     def _for_processes(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network as it is trained in several processes."""
@@ -158,7 +163,8 @@ class StageTrainer(SupervisedTrainer):
             self._records.open(self)
         if self.evaluator is not None:
             self.evaluator.state.epoch = 0  # another stage may have left its own there
-        self._before = [name for name in _begun.setdefault(self.composite, []) if name != self.stage]
+        earlier = {name: at for name, at in _begun.get(self.composite, {}).items() if name != self.stage}
+        self._before, trained = list(earlier), set(earlier.values())
         if not (self.resume and self.resume_path.is_file() and self._restore()):
             # federated rounds run one trainer many times, each from the weights it was given
             self.best, self._best_weights, self._done = None, None, False
@@ -167,12 +173,15 @@ class StageTrainer(SupervisedTrainer):
             self._record_end()  # killed after its last epoch, before that was noted
         elif not self._done:
             check_no_later_stage(self.resume_path, self.stage, _runs[self.composite])
-        _begun[self.composite] = [*self._before, self.stage]
+            trained |= {self._stage_weights.prefix}
+        _begun[self.composite] = {**earlier, self.stage: self._stage_weights.prefix}
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
             if hasattr(dataset := getattr(self.data_loader, "dataset", None), "fill"):
                 dataset.fill()
+            if self._loads:
+                self._kept = self._stage_weights.now(trained)
             super().run()
         barrier()  # rank 0 may still be writing what the others read back
         if self.best is not None:
@@ -181,6 +190,11 @@ class StageTrainer(SupervisedTrainer):
 
     def _read_best_back(self) -> None:
         self._stage_weights.read_back(_runs.get(self.composite), self.resume_path, self._best_weights)
+
+    def _keep_trained(self) -> None:
+        """Undo what a caller's loader did to weights of this run: a file is where a run starts from, not a stage."""
+        self.composite.load_state_dict(self._kept, strict=False)
+        self._kept = {}
 
     def _reseed(self) -> None:
         self.state.metrics.clear()  # an epoch that is not validated must not show the scores of the one before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ class StageWeights:
         self._check_run(run, resume_path)
         weights = torch.load(self.path, map_location="cpu", weights_only=True)
         return {key: value for key, value in weights.items() if key.startswith(self.prefix)}
+
+    def now(self, prefixes: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Copies of the composite's weights whose names begin so."""
+        wanted = tuple(prefixes)
+        return {key: value.clone() for key, value in self.composite.state_dict().items() if key.startswith(wanted)}
 
     def read_back(self, run: str | None, resume_path: Path, own: Mapping[str, torch.Tensor] | None = None) -> None:
         """Load the child's weights and leave the rest of the composite as it is.

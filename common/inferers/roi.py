@@ -36,7 +36,7 @@ _STEPS = ("encode", "locate", "crop", "decode", "paste")
 
 
 class RoIInferer(Inferer):
-    """Segment a volume inside the regions of interest that each member of an ensemble finds (huang2021runet, sec. II).
+    """Segment a volume inside the regions of interest that each member of an ensemble finds (huang2021runet).
 
     Member by member: the whole volume is encoded once; the heat map of the locator gives boxes; the features inside a
     box, at every scale, are decoded; probabilities go back to their place, averaged where boxes overlap, 0 outside.

@@ -29,7 +29,7 @@ _CHOICES = {"rois": ("located", "whole", "none"), "ground_truth": ("missing", "a
 
 
 class RoITrainingInferer(Inferer):
-    """Heat map and decoded regions of one network, for its loss (huang2021runet, sec. II).
+    """Heat map and decoded regions of one network, for its loss (huang2021runet).
 
     Regions come from the network's own heat map, as at inference; gradients run through the features, not through the
     choice of boxes. The box of the ground truth is that of the label max-pooled to cells, found and enlarged as if it

@@ -97,9 +97,12 @@ class Decoder(nn.Module):
         return self.block1.first(f1, F.relu_(self.up1(low)))
 
     def _heads(self, y: torch.Tensor, first: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.block1.finish(y, first)
+        if torch.jit.is_tracing():  # a traced graph can hand an optional bias to a convolution and to nothing else
+            return _foreground(self.region(features)), _foreground(self.contour(features))
         weight = torch.cat([difference(self.region.weight), difference(self.contour.weight)])
         bias = torch.cat([difference(self.region.bias), difference(self.contour.bias)])
-        logits = F.conv3d(self.block1.finish(y, first), weight, bias)
+        logits = F.conv3d(features, weight, bias)
         return logits[:, :1], logits[:, 1:]
 
 
@@ -107,6 +110,10 @@ def difference(weight: torch.Tensor | None) -> torch.Tensor:
     """Foreground less background of a head of two channels; the logit of its softmax."""
     assert weight is not None  # TorchScript takes any bias for optional
     return weight[1:] - weight[:1]
+
+
+def _foreground(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 1:] - logits[:, :1]
 
 
 def _own(crop: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
 
 import pytest
 import torch
+from ignite.engine import Events
+from monai.handlers import CheckpointLoader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_members import STAGES, Ensemble, Scores, Validate, train_stages, trainer
 
@@ -269,3 +272,23 @@ def test_one_trainer_run_again_trains_again(tmp_path):
 def test_a_network_that_is_no_part_of_the_composite_is_refused(tmp_path):
     with pytest.raises(InputError, match="the Ensemble of a stage is no part of network_def"):
         trainer(Ensemble(), tmp_path, network_def=Ensemble(1))
+
+
+def test_a_loader_of_the_caller_does_not_undo_an_earlier_stage(tmp_path):
+    """MONAI Label adds one to the last stage, which every stage takes over; the second stage changes nothing here."""
+    weights = Ensemble(seed=1).state_dict()
+    torch.save(weights, tmp_path / "chosen.pt")
+    network = Ensemble()
+    loader = CheckpointLoader(str(tmp_path / "chosen.pt"), {"model": network})
+    started = []
+    for stage, rate in (("first", 0.1), ("second", 0.0)):
+        one = trainer(network, tmp_path, stage=stage, max_epochs=1, train_handlers=[loader])
+        for group in one.optimizer.param_groups:
+            group["lr"] = rate
+        one.add_event_handler(Events.EPOCH_STARTED, lambda: started.append(copy.deepcopy(network.state_dict())))
+        one.run()
+    first, second = started
+    assert all(torch.equal(first[key], weights[key]) for key in weights)
+    assert any(not torch.equal(second[key], weights[key]) for key in weights)
+    after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(after[key], second[key]) for key in weights)
