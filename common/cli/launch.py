@@ -26,7 +26,7 @@ except ImportError:  # Windows has none
 from ..checks import InputError, problem
 from .excerpt import TracebackFilter, user_error
 
-__all__ = ["bundle_command", "check_package", "launch", "shown"]
+__all__ = ["bundle_command", "check_package", "keep_memory", "launch", "shown"]
 
 PACKAGE = __package__.split(".")[0]
 _FOLDER = Path(__file__).resolve().parents[1]
@@ -94,6 +94,20 @@ def check_package() -> None:
                 "set PYTHONSAFEPATH=1, which keeps the working directory off the path",
             )
         )
+
+
+def keep_memory() -> str:
+    """Have the processes that are started from here on keep the memory of tensors that are freed (glibc; a CPU only).
+
+    By default each large tensor is mapped and unmapped, and the system clears its pages anew at every operation of a
+    training step. What is kept may be scattered, so that this is not for volumes that just fit into memory.
+
+    Returns:
+        the variables that are set, as a shell takes them; those of the user stay.
+    """
+    for name, value in (("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", str(2**34))):
+        os.environ.setdefault(name, value)
+    return " ".join(f"{name}={os.environ[name]}" for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"))
 
 
 def launch(command: Sequence[str], verbose: bool = False) -> int:
