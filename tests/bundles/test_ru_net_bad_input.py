@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from spoiled import cause, spoil, with_nan, write
 
 from common.checks import InputError, WeightsError
 from common.data import phantom_dataset
@@ -66,30 +66,9 @@ def weights(tmp_path_factory) -> str:
     return untrained(tmp_path_factory.mktemp("weights") / "model.pt", 1e3)
 
 
-def cause(parser: ConfigParser, run: str = "run") -> BaseException:
-    """The package's own error that ends a run; MONAI wraps each in others."""
-    with pytest.raises(Exception) as told:
-        parser.get_parsed_content(run)
-    error: BaseException | None = told.value
-    while error is not None and not isinstance(error, (InputError, WeightsError, CasesFailed)):
-        error = error.__cause__
-    assert error is not None, told.value
-    return error
-
-
 def predict(source: Path, out: Path, weights: str, *overlays: str, **flags: Any) -> ConfigParser:
     files = {"dataset_dir": str(source), "output_dir": str(out), "model_path": weights}
     return parsed("inference", *overlays, **files, **flags)
-
-
-def write(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)
-
-
-def spoil(path: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray | None = None) -> None:
-    image = nibabel.load(path)
-    write(path, change(np.asarray(image.dataobj).copy()), image.affine if affine is None else affine @ image.affine)
 
 
 def first(folder: Path) -> nibabel.Nifti1Image:
@@ -106,10 +85,6 @@ def report(folder: Path, name: str) -> dict[str, Any]:
 
 def constant(values: np.ndarray) -> np.ndarray:
     return np.full_like(values, 40)
-
-
-def with_nan(values: np.ndarray) -> np.ndarray:
-    return np.where(values == values.max(), np.nan, values).astype(np.float32)
 
 
 def infinite(values: np.ndarray) -> np.ndarray:
