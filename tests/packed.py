@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.bundling.pack import pack
+from common.data import phantom_dataset
 from common.weights import save_weights
 
 BLOCK = '''
@@ -53,6 +54,20 @@ def make_work(root: Path) -> Path:
     (root / "block").mkdir()
     (root / "block" / "sitecustomize.py").write_text(BLOCK)
     return root
+
+
+def turned_scans(work: Path, phantom: str, size: Sequence[int]) -> Path:
+    """A folder of two scans whose axes lie and run as those of other scanners."""
+    made = Path(phantom_dataset(phantom, cases=2, size=list(size), cache_dir=work / "made")) / "imagesTr"
+    folder = work / "scans"
+    folder.mkdir()
+    for path, axcodes in zip(sorted(made.glob("*.nii.gz")), ("LPS", "SRA"), strict=True):
+        image = nib.load(path)
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axcodes)
+        )
+        nib.save(image.as_reoriented(turn), folder / path.name)
+    return folder
 
 
 def pack_tiny(bundle: Path, work: Path, tiny: Mapping[str, Any], name: str | None = None) -> Path:

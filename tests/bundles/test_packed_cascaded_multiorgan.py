@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from packed import check_export, infer, python, train_copy
+from packed import check_export, infer, python, train_copy, turned_scans
 
-from common.data.phantoms.registry import phantom_dataset
 from common.files import read_json, write_json
 from common.weights import read_info
 
@@ -43,17 +42,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def scans(work) -> Path:
-    """Two scans whose axes lie and run as those of other scanners."""
-    made = Path(phantom_dataset("abdomen_ct", cases=2, size=[40, 36, 32], cache_dir=work / "made")) / "imagesTr"
-    folder = work / "scans"
-    folder.mkdir()
-    for path, axcodes in zip(sorted(made.glob("*.nii.gz")), ("LPS", "SRA"), strict=True):
-        image = nib.load(path)
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axcodes)
-        )
-        nib.save(image.as_reoriented(turn), folder / path.name)
-    return folder
+    return turned_scans(work, "abdomen_ct", [40, 36, 32])
 
 
 def test_it_predicts_on_the_grid_of_the_input(work, bundle, scans):

@@ -8,9 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from packed import check_export, infer, pack_tiny, python, train_copy
+from packed import check_export, infer, pack_tiny, python, train_copy, turned_scans
 
-from common.data.phantoms.registry import phantom_dataset
 from common.weights import read_info
 
 NAME = "ru_net_colorectal"
@@ -28,17 +27,7 @@ OTHER = TINY | {"variants": ["RF64"], "width": 2}
 
 @pytest.fixture(scope="module")
 def scans(work) -> Path:
-    """Two scans whose axes lie and run as those of other scanners."""
-    made = Path(phantom_dataset("pelvis_t2", cases=2, size=[32, 32, 12], cache_dir=work / "made")) / "imagesTr"
-    folder = work / "scans"
-    folder.mkdir()
-    for path, axcodes in zip(sorted(made.glob("*.nii.gz")), ("LPS", "SRA"), strict=True):
-        image = nib.load(path)
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axcodes)
-        )
-        nib.save(image.as_reoriented(turn), folder / path.name)
-    return folder
+    return turned_scans(work, "pelvis_t2", [32, 32, 12])
 
 
 def test_it_predicts_on_the_grid_of_the_input(work, bundle, scans):
