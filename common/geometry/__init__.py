@@ -1,7 +1,7 @@
 """Pure tensor functions: boxes, components, morphology, grids, labels, B-splines. No modules, no files."""
 
 from .body import body_mask
-from .boxes import Box, bounding_box, crop, enlarge, paste
+from .boxes import Box, at_least, bounding_box, crop, enlarge, paste
 from .bspline import bspline_basis, control_positions, control_shape, evaluate_bspline
 from .components import Component, connected_components, fill_holes, keep_largest
 from .contour import inner_contour
@@ -11,6 +11,7 @@ from .morphology import dilate, erode
 from .otsu import otsu_body
 from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, pyramid_crops, scaled_box
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
+from .slices import resize_slices
 from .subsampling import subsample, upsample_nearest
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Component",
     "LabelledVoxels",
     "argmax_on_grid",
+    "at_least",
     "body_mask",
     "bounding_box",
     "bspline_basis",
@@ -45,6 +47,7 @@ __all__ = [
     "pyramid_crop",
     "pyramid_crops",
     "read_window",
+    "resize_slices",
     "sample_positions",
     "scaled_box",
     "split_ignore",

@@ -1,4 +1,4 @@
-"""Boxes in voxel indices: find one, enlarge it in voxels or millimetres, crop to it, paste back."""
+"""Boxes in voxel indices: find one, enlarge it by a margin or to a least size, crop to it, paste back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monai.utils import ensure_tuple_rep
 
 from ..checks import InputError, problem
 
-__all__ = ["Box", "bounding_box", "crop", "enlarge", "paste"]
+__all__ = ["Box", "at_least", "bounding_box", "crop", "enlarge", "paste"]
 
 
 class Box(NamedTuple):
@@ -124,6 +124,31 @@ def enlarge(
     start = tuple(max(first - voxels, 0) for first, voxels in zip(box.start, added))
     stop = tuple(min(last + voxels, length) for last, voxels, length in zip(box.stop, added, extent))
     return Box(start, stop)
+
+
+def at_least(box: Box, extent: Sequence[int], least: int | Sequence[int]) -> Box:
+    """A box with at least so many voxels along every axis, as far as the volume has them.
+
+    Both sides grow alike, the upper one first; at a border of the volume the other side makes up for it.
+
+    Args:
+        box: inside the volume.
+        extent: size of the volume in voxels, ``D H W``.
+        least: voxels, one number or one for each axis; 0 leaves an axis alone.
+
+    Returns:
+        the box, never smaller than it was and never beyond the volume.
+
+    >>> at_least(Box((4, 7, 0), (5, 9, 2)), (9, 9, 3), 4)
+    Box(start=(3, 5, 0), stop=(7, 9, 3))
+    """
+    start, stop = [], []
+    for first, last, length, wanted in zip(box.start, box.stop, extent, ensure_tuple_rep(least, len(extent))):
+        size = max(last - first, min(wanted, length))
+        begin = min(max(first - (size - (last - first)) // 2, 0), length - size)
+        start.append(begin)
+        stop.append(begin + size)
+    return Box(tuple(start), tuple(stop))
 
 
 def crop(volume: torch.Tensor, box: Box) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.checks import InputError
-from common.geometry.boxes import Box, bounding_box, crop, enlarge, paste
+from common.geometry.boxes import Box, at_least, bounding_box, crop, enlarge, paste
 
 
 def slow_box(mask):
@@ -68,3 +68,26 @@ def test_paste_inverts_crop(dtype, leading):
 def test_paste_refuses_what_does_not_fit(box):
     with pytest.raises(InputError, match="fill the box"):
         paste(torch.ones(2, 2, 2), box, (5, 5, 5))
+
+
+@pytest.mark.parametrize("least", [0, 1, 4, 5, 12, (3, 0, 7)])
+def test_at_least_is_the_most_central_box_inside_the_volume(least):
+    extent, wanted = (6, 5, 9), least if isinstance(least, tuple) else (least,) * 3
+    spans = [[(a, b) for a in range(n) for b in range(a + 1, n + 1)] for n in extent]
+    for axis in range(3):
+        for first, last in spans[axis]:
+            box = Box(
+                tuple(first if i == axis else 2 for i in range(3)), tuple(last if i == axis else 3 for i in range(3))
+            )
+            found = at_least(box, extent, least)
+            size = max(last - first, min(wanted[axis], extent[axis]))
+            # of all boxes of that size around the given one, the one whose middle is nearest, of two the upper
+            around = [(a, a + size) for a in range(extent[axis] - size + 1) if a <= first and a + size >= last]
+            nearest = min(around, key=lambda span: (abs(sum(span) - first - last), -span[0]))
+            assert (found.start[axis], found.stop[axis]) == nearest
+            assert all(0 <= a and b <= n for a, b, n in zip(found.start, found.stop, extent))
+
+
+def test_at_least_keeps_a_box_that_is_large_enough():
+    box = Box((1, 2, 3), (4, 5, 8))
+    assert at_least(box, (9, 9, 9), (3, 3, 5)) == box
