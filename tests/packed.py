@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
 from common.bundling.pack import pack
 from common.data import phantom_dataset
+from common.files import read_json, write_json
 from common.weights import save_weights
 
 BLOCK = '''
@@ -46,6 +48,26 @@ with torch.no_grad():
     assert torch.allclose(network.eval()(image), scripted.eval()(image), atol=1e-5)
 MORE
 print("checks passed")
+"""
+
+# what MONAI Label hands to monai.bundle.run for a training request
+REQUEST = """
+import sys
+from pathlib import Path
+from monai.bundle import ConfigParser, run
+root, studies = Path(sys.argv[1]), Path(sys.argv[2])
+sys.path.insert(0, str(root))
+train = root / "configs" / "train.json"
+parser = ConfigParser()
+parser.read_config(str(train))
+loader = {"_target_": "CheckpointLoader", "load_path": str(root / "models" / "model.pt"),
+          "load_dict": {"model": "$@network"}, "strict": False}
+cases = [{"image": str(path), "label": str(studies / "labels" / "final" / path.name)}
+         for path in sorted(studies.glob("*.nii.gz"))]
+overrides = {"bundle_root": str(root), "train#trainer#max_epochs": 2, "train#dataset#data": cases[:1], "device": "cpu",
+             "train#handlers": [loader, *parser.get("train#handlers")], "validate#dataset#data": cases[1:]}
+run(run_id="run", init_id=None, final_id=None, meta_file=str(root / "configs" / "metadata.json"),
+    config_file=str(train), **overrides)
 """
 
 
@@ -147,3 +169,27 @@ def train_copy(work: Path, bundle: Path, *overrides: str) -> Path:
     run_bundle(work, copied, ["train.json"], *short, *overrides)
     run_bundle(work, copied, ["train.json", "evaluate.json"], "--output_dir", str(work / "evaluated"))
     return copied
+
+
+def annotated(scans: Path, studies: Path, bounds: Sequence[float]) -> None:
+    """A folder of studies as MONAI Label keeps it: scans, and labels that number the ranges between values."""
+    shutil.copytree(scans, studies)
+    (studies / "labels" / "final").mkdir(parents=True)
+    for path in scans.glob("*.nii.gz"):
+        image = nib.load(path)
+        label = np.digitize(image.dataobj, bounds).astype(np.uint8)
+        nib.save(nib.Nifti1Image(label, image.affine), studies / "labels" / "final" / path.name)
+
+
+def request_training(work: Path, copied: Path, studies: Path, **values: Any) -> None:
+    """Train a copy of a packed bundle for two epochs as MONAI Label does on request: one case of two, one held out.
+
+    Args:
+        work: from `make_work`.
+        copied: the copy.
+        studies: from `annotated`.
+        values: entries of its ``train.json`` to change beforehand.
+    """
+    config = copied / "configs" / "train.json"
+    write_json(config, {**read_json(config), **values})
+    python(work, work, "-c", REQUEST, str(copied), str(studies))

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from packed import check_export, infer, python, train_copy, turned_scans
+from packed import annotated, check_export, infer, python, request_training, train_copy, turned_scans
 
-from common.files import read_json, write_json
 from common.weights import read_info
 
 NAME = "cascaded_multiorgan"
@@ -74,42 +73,14 @@ def test_it_trains_both_stages_and_evaluates(work, bundle):
     assert (work / "evaluated" / "stages.md").is_file() and (work / "evaluated" / "metrics.csv").is_file()
 
 
-# what MONAI Label hands to monai.bundle.run for a training request
-REQUEST = """
-import sys
-from pathlib import Path
-from monai.bundle import ConfigParser, run
-root, studies = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path.insert(0, str(root))
-train = root / "configs" / "train.json"
-parser = ConfigParser()
-parser.read_config(str(train))
-loader = {"_target_": "CheckpointLoader", "load_path": str(root / "models" / "model.pt"),
-          "load_dict": {"model": "$@network"}, "strict": False}
-cases = [{"image": str(path), "label": str(studies / "labels" / "final" / path.name)}
-         for path in sorted(studies.glob("*.nii.gz"))]
-overrides = {"bundle_root": str(root), "train#trainer#max_epochs": 2, "train#dataset#data": cases[:1], "device": "cpu",
-             "train#handlers": [loader, *parser.get("train#handlers")], "validate#dataset#data": cases[1:]}
-run(run_id="run", init_id=None, final_id=None, meta_file=str(root / "configs" / "metadata.json"),
-    config_file=str(train), **overrides)
-"""
-
-
 @pytest.mark.slow
 def test_a_training_request_of_monai_label_goes_on_with_both_stages(work, bundle, scans):
     copied, studies = work / "served" / NAME, work / "studies"
     shutil.copytree(bundle, copied)
-    shutil.copytree(scans, studies)
-    (studies / "labels" / "final").mkdir(parents=True)
-    for path in scans.glob("*.nii.gz"):
-        image = nib.load(path)
-        label = np.digitize(image.dataobj, [0, 50]).astype(np.uint8)
-        nib.save(nib.Nifti1Image(label, image.affine), studies / "labels" / "final" / path.name)
+    annotated(scans, studies, [0, 50])
     # standing still: what comes out is what training began with
-    config = read_json(copied / "configs" / "train.json")
     still = {"iterations_per_epoch": 1, "stage1_learning_rate": 0.0, "stage2_learning_rate": 0.0}
-    write_json(copied / "configs" / "train.json", {**config, **still})
-    python(work, work, "-c", REQUEST, str(copied), str(studies))
+    request_training(work, copied, studies, **still)
 
     info = read_info(copied / "models" / "model.pt")
     # two epochs were asked for, and stage 1 has 200,000 iterations where stage 2 has 115,000
