@@ -13,6 +13,7 @@ from common.checks import InputError
 from common.data import phantom_dataset, training_cases
 from common.data.phantoms import registry
 from common.data.phantoms.abdomen import make_abdomen
+from common.data.phantoms.liver import make_liver
 from common.data.phantoms.pelvis import make_pelvis
 
 
@@ -21,6 +22,7 @@ from common.data.phantoms.pelvis import make_pelvis
     [
         ("abdomen_ct", (40, 32, 28), "CT", {1: "artery", 2: "portal vein", 3: "liver", 7: "pancreas"}),
         ("pelvis_t2", (40, 36, 16), "MR", {1: "tumour"}),
+        ("liver_ct", (40, 32, 28), "CT", {0: "background", 1: "liver", 2: "tumour"}),
     ],
 )
 def test_is_a_decathlon_folder(tmp_path, name, size, modality, labels):
@@ -41,6 +43,7 @@ def test_is_a_decathlon_folder(tmp_path, name, size, modality, labels):
     [
         (make_abdomen, (400, 320, 300), [(72, 58, 48), (32, 28, 24)]),
         (make_pelvis, (335, 250, 138), [(96, 88, 28), (31, 27, 13)]),
+        (make_liver, (400, 320, 300), [(64, 56, 40), (31, 29, 23)]),
     ],
 )
 def test_field_of_view_is_about_the_same_at_any_size(make, field, sizes):
@@ -55,8 +58,9 @@ def test_field_of_view_is_about_the_same_at_any_size(make, field, sizes):
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("abdomen_ct", ("abdomen", "anatomy", "ct", "torso", "vessels", "tubes")),
+        ("abdomen_ct", ("abdomen", "organs", "anatomy", "ct", "torso", "vessels", "tubes")),
         ("pelvis_t2", ("pelvis", "rectum", "pelvic_wall", "mr", "anatomy", "tubes")),
+        ("liver_ct", ("liver", "lesions", "organs", "anatomy", "ct", "torso", "vessels", "tubes")),
     ],
 )
 def test_a_change_of_any_module_behind_it_makes_a_phantom_anew(monkeypatch, name, parts):
@@ -84,6 +88,10 @@ def test_a_change_of_any_module_behind_it_makes_a_phantom_anew(monkeypatch, name
         ("pelvis_t2", {"no_tumour": "half"}, "no_tumour is 'half'"),
         ("pelvis_t2", {"field_of_view": (400, 320)}, "field_of_view is .*three whole numbers"),
         ("pelvis_t2", {"tumour": 0}, "phantom 'pelvis_t2' got 'tumour': .*use 'no_tumour'"),
+        ("liver_ct", {"noise": 201}, "noise is 201: it must lie between 0 and 200 HU"),
+        ("liver_ct", {"no_tumour": -0.1}, "no_tumour is -0.1: it must be a share from 0 to 1.*--no_tumour 0.25"),
+        ("liver_ct", {"field_of_view": "400,0,300"}, "field_of_view is .*at least 1"),
+        ("liver_ct", {"no_tumor": 0}, "phantom 'liver_ct' got 'no_tumor': .*use 'no_tumour'"),
     ],
 )
 def test_wrong_options(tmp_path, name, options, text):

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from common.data.phantoms.anatomy import Patient
 from common.data.phantoms.mr import LAYERS, SpinEcho, Tissue, coil_sensitivity, majority, measure
-from common.data.phantoms.pelvis import TISSUES, is_without, make_pelvis
-from common.data.phantoms.phantom import PhantomCase
+from common.data.phantoms.pelvis import TISSUES, make_pelvis
+from common.data.phantoms.phantom import PhantomCase, is_without
 
 SIZE = (96, 88, 28)
 EVERYWHERE = np.ones((3, 3, 3), bool)

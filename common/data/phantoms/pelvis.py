@@ -11,10 +11,10 @@ from ..arguments import parse_amount, parse_share, parse_triple
 from .anatomy import Canvas, Patient, ellipsoid, spline_tube
 from .mr import LAYERS, SpinEcho, Tissue, coil_sensitivity, majority, measure
 from .pelvic_wall import paint_body, paint_bones, paint_muscles, paint_vessels
-from .phantom import Phantom, PhantomCase
+from .phantom import Phantom, PhantomCase, is_without
 from .rectum import draw_rectum, draw_tumour, paint_rectum, paint_tumour
 
-__all__ = ["PELVIS", "is_without", "make_pelvis"]
+__all__ = ["PELVIS", "make_pelvis"]
 
 SIZE = (256, 208, 36)
 FIELD_OF_VIEW = (335, 250, 138)
@@ -93,16 +93,6 @@ def make_pelvis(
     scale = np.float32(np.exp(scanner.uniform(np.log(250), np.log(2500))) / bright["fat"])
     spacing = tuple(float(edge) for edge in extent / size)
     return PhantomCase(np.rint(image * scale).astype(np.int16), majority(canvas.label), spacing)  # type: ignore[arg-type]
-
-
-def is_without(index: int, share: float) -> bool:
-    """Whether a case has no tumour: among the first n, n times the share have none, rounded down.
-
-    >>> [is_without(index, 0.5) for index in range(4)]
-    [False, True, False, True]
-    """
-    before, after = (int(count * share + 1e-9) for count in (index, index + 1))
-    return after > before
 
 
 def _brightness(sequence: SpinEcho, rng: np.random.Generator) -> dict[str, float]:

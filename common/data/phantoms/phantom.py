@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Phantom", "PhantomCase"]
+__all__ = ["Phantom", "PhantomCase", "is_without"]
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,13 @@ class Phantom:
     labels: Mapping[str, str]
     units: str = "mm"
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_without(index: int, share: float) -> bool:
+    """Whether a case has no tumour: among the first n, n times the share have none, rounded down.
+
+    >>> [is_without(index, 0.5) for index in range(4)]
+    [False, True, False, True]
+    """
+    before, after = (int(count * share + 1e-9) for count in (index, index + 1))
+    return after > before

@@ -19,6 +19,7 @@ from ..arguments import parse_integer, parse_triple
 from ..decathlon import atomic_folder, write_dataset, write_volume
 from .abdomen import ABDOMEN
 from .kidney import KIDNEY
+from .liver import LIVER
 from .pelvis import PELVIS
 from .phantom import Phantom
 
@@ -26,7 +27,7 @@ tqdm, _ = optional_import("tqdm", name="tqdm")
 
 __all__ = ["PHANTOMS", "cache_folder", "phantom_dataset"]
 
-PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN, "pelvis_t2": PELVIS}
+PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN, "pelvis_t2": PELVIS, "liver_ct": LIVER}
 # Raised when the files or the list are written in another form, so that folders of the old form are made anew.
 _FORM = 1
 
