@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from ..checks import InputError, problem
 from ..geometry.boxes import bounding_box
 
-__all__ = ["METRICS", "NOT_DENSE", "case_scores", "region_recall"]
+__all__ = [
+    "METRICS",
+    "NOT_DENSE",
+    "case_scores",
+    "check_shapes",
+    "check_spacing",
+    "region_recall",
+    "without_monai_warnings",
+    "within_both",
+]
 
 METRICS = ("dice", "iou", "nsd", "hd95_mm", "assd_mm")
 NOT_DENSE = "no surface scores: they need a reference in which every voxel is labelled"
@@ -62,12 +72,7 @@ def case_scores(
         InputError: when the two differ in shape, `classes` is not given for class indices or names an absent channel,
             or the spacing is not three positive lengths.
     """
-    if len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing):
-        raise InputError(
-            problem(
-                f"spacing {tuple(spacing)}", "three positive lengths in mm are needed", "check the affine of the file"
-            )
-        )
+    check_spacing(spacing)
     pred, label = (torch.as_tensor(volume).as_subclass(torch.Tensor) for volume in (pred, label))
     classes = _checked_classes(pred, label, classes)
     if label.shape[0] == 1:
@@ -100,7 +105,7 @@ def region_recall(region: torch.Tensor, label: torch.Tensor, classes: Sequence[i
         InputError: when the two differ in shape.
     """
     region, label = (torch.as_tensor(volume).as_subclass(torch.Tensor) for volume in (region, label))
-    _check_shapes(region, label)
+    check_shapes(region, label)
     inside = total = 0
     for k in classes:
         true = label[0] == k
@@ -110,7 +115,7 @@ def region_recall(region: torch.Tensor, label: torch.Tensor, classes: Sequence[i
 
 
 def _checked_classes(pred: torch.Tensor, label: torch.Tensor, classes: Sequence[int] | None) -> list[int]:
-    _check_shapes(pred, label)
+    check_shapes(pred, label)
     channels = label.shape[0]
     if classes is None and channels == 1:
         raise InputError(
@@ -130,7 +135,24 @@ def _checked_classes(pred: torch.Tensor, label: torch.Tensor, classes: Sequence[
     return chosen
 
 
-def _check_shapes(pred: torch.Tensor, label: torch.Tensor) -> None:
+def check_spacing(spacing: Sequence[float]) -> None:
+    """
+    Raises:
+        InputError: unless there are three positive lengths.
+    """
+    if len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing):
+        raise InputError(
+            problem(
+                f"spacing {tuple(spacing)}", "three positive lengths in mm are needed", "check the affine of the file"
+            )
+        )
+
+
+def check_shapes(pred: torch.Tensor, label: torch.Tensor) -> None:
+    """
+    Raises:
+        InputError: when the two differ in shape, or are not C D H W.
+    """
     if pred.shape != label.shape or pred.ndim != 4:
         raise InputError(
             problem(
@@ -151,10 +173,17 @@ def _class_masks(
             found &= (label[0] != ignore_index).to(found.device)
     else:
         found, true = pred[k].bool(), label[k].bool()
+    return within_both(found, true)
+
+
+def within_both(found: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two masks, bool, D H W, within the box around both, on the device of the first; empty where both are.
+
+    They are copies, so that the masks of the whole volume can go.
+    """
     true = true.to(found.device)
     box = bounding_box(found | true)
     within = (slice(0),) * 3 if box is None else box.slices
-    # copies, so that the masks of the whole volume can go
     return found[within].clone(), true[within].clone()
 
 
@@ -178,11 +207,17 @@ def _class_scores(
 
 def _surface_scores(pair: dict[str, torch.Tensor], spacing: tuple[float, ...], tolerance: float) -> dict[str, float]:
     common: dict[str, Any] = {**pair, "include_background": True, "spacing": spacing}
-    with warnings.catch_warnings():
-        # MONAI 1.6's surface functions call one of its own with an argument it has deprecated
-        warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)
+    with without_monai_warnings():
         return {
             "nsd": float(compute_surface_dice(**common, class_thresholds=[tolerance], use_subvoxels=True)[0, 0]),
             "hd95_mm": float(compute_hausdorff_distance(**common, percentile=95)[0, 0]),
             "assd_mm": float(compute_average_surface_distance(**common, symmetric=True)[0, 0]),
         }
+
+
+@contextlib.contextmanager
+def without_monai_warnings() -> Iterator[None]:
+    """MONAI 1.6's surface functions call one of its own with an argument it has deprecated: silence about that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)
+        yield
