@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -61,3 +62,75 @@ def test_a_locator_is_trained_alone_where_the_joint_phase_has_no_epochs():
     parser.read_config(str(BUNDLES / "ru_net_colorectal" / "configs" / "train.json"))
     parser.update({"width": 1, "device": "cpu", "epochs": 0, "locator_epochs": 7})
     assert parser.get_parsed_content("locate::epochs") == 7
+
+
+RA_UNET = BUNDLES / "ra_unet_liver" / "configs"
+
+
+@pytest.mark.parametrize("overlays", [[], ["modern"], ["small", "demo"]], ids=["paper", "modern", "demo"])
+@pytest.mark.parametrize("epochs", [None, 5])
+def test_three_stages_keep_their_proportion_of_epochs(overlays, epochs):
+    """What a caller sets of the last stage reaches the two before it, and schedules that end do so with their stage."""
+    parser = ConfigParser()
+    parser.read_config([str(RA_UNET / f"{name}.json") for name in ("train", *overlays)])
+    parser.update({"localiser_width": 1, "width": 1, "device": "cpu"})
+    if epochs is not None:
+        parser["train::trainer::max_epochs"] = epochs
+    parser.parse()
+    wanted = {"tumour": epochs or parser["epochs"]}
+    for stage in ("localiser", "liver"):
+        wanted[stage] = math.ceil(wanted["tumour"] * parser[f"{stage}_epochs"] / parser["epochs"])
+        assert parser.get_parsed_content(f"{stage}::epochs") == wanted[stage]
+    if "modern" in overlays:
+        found = {stage: parser.get_parsed_content(f"{stage}_lr_scheduler").total_iters for stage in wanted}
+        assert found == wanted
+
+
+def test_the_rate_falls_where_the_held_out_score_stands_still():
+    """Each stage's plateau is that of its own validator, and an epoch before any validation is none."""
+    parser = ConfigParser()
+    parser.read_config([str(RA_UNET / f"{name}.json") for name in ("train", "small")])
+    parser.update({"localiser_width": 1, "width": 1, "device": "cpu", "plateau_patience": 2})
+    validators = {"localiser": "localiser::evaluator", "liver": "liver::evaluator", "tumour": "validate::evaluator"}
+    for stage, validator in validators.items():
+        handler, evaluator = (parser.get_parsed_content(name) for name in (f"{stage}_schedule", validator))
+        trainer, optimizer = Engine(lambda engine, batch: None), handler.lr_scheduler.optimizer
+        handler.attach(trainer)
+
+        @trainer.on(Events.EPOCH_STARTED(once=2))
+        def validate(engine, evaluator=evaluator):
+            evaluator.state.metrics["val_mean_dice"] = 0.2
+
+        rates = []
+
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def note(engine, rates=rates, optimizer=optimizer):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+        trainer.run([0], max_epochs=5)
+        assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 1e-4]), stage
+
+
+def test_localiser_and_liver_are_trained_alone_where_tumours_have_no_epochs():
+    parser = ConfigParser()
+    parser.read_config(str(RA_UNET / "train.json"))
+    parser.update({"localiser_width": 1, "width": 1, "device": "cpu", "epochs": 0, "localiser_epochs": 7})
+    assert parser.get_parsed_content("localiser::epochs") == 7
+    assert parser.get_parsed_content("liver::epochs") == 50
+
+
+@pytest.mark.parametrize("volumes, patches, batch, drawn", [(3, 5, 2, 16), (3, 4, 6, 12), (1, 1, 6, 6)])
+def test_no_batch_is_left_with_a_single_patch(volumes, patches, batch, drawn):
+    parser = ConfigParser()
+    parser.read_config(str(RA_UNET / "train.json"))
+    parser.update(
+        {
+            "train::dataset::data": [{}] * volumes,
+            "tumour_patches_per_volume": patches,
+            "slabs_per_volume": patches,
+            "batch_size": batch,
+            "liver_batch_size": batch,
+        }
+    )
+    for loader in ("train::dataloader", "liver::dataloader"):
+        assert parser.get_parsed_content(f"{loader}::sampler::num_samples") == drawn
