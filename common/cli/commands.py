@@ -175,8 +175,8 @@ class Volseg:
         """Turn data of another form into a Decathlon folder.
 
         Args:
-            form: hdf5, totalsegmentator, btcv or amos.
-            files: files, folders or globs; for the last three the folder of the unpacked data set.
+            form: hdf5, totalsegmentator, btcv, amos or 3dircadb.
+            files: files, folders or globs; for all but hdf5 the folder of the unpacked data set.
             out: the folder to make.
             options: what the converter takes, such as --classes binary, --spacing [z,y,x] or --split train.
         """

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from ..checks import InputError, nearest, problem
 
-__all__ = ["CONVERTERS", "convert"]
+__all__ = ["CONVERTERS", "convert", "module_name"]
 
-# what is converted, by form; a form is a module of common.data.convert with convert_FORM and FORM_command
-CONVERTERS = {"hdf5": "FILES", "totalsegmentator": "FOLDER", "btcv": "FOLDER", "amos": "FOLDER"}
+# what is converted, by form; a form is a module of common.data.convert with convert_MODULE and MODULE_command
+CONVERTERS = {"hdf5": "FILES", "totalsegmentator": "FOLDER", "btcv": "FOLDER", "amos": "FOLDER", "3dircadb": "FOLDER"}
+_MODULES = {"3dircadb": "ircadb"}  # a module's name begins with no digit
 
 
 def convert(form: str, sources: Sequence[str], out: str, options: dict[str, str]) -> None:
@@ -42,8 +43,9 @@ def convert(form: str, sources: Sequence[str], out: str, options: dict[str, str]
         wanted = f"write: volseg convert {form} {CONVERTERS[form]}"
         raise InputError(problem("no file was named", "at least one is converted", wanted))
     # here, since it brings MONAI, seconds that no other command needs
-    module = importlib.import_module(f"..data.convert.{form}", __package__)
-    parameters = inspect.signature(getattr(module, f"convert_{form}")).parameters.values()
+    name = module_name(form)
+    module = importlib.import_module(f"..data.convert.{name}", __package__)
+    parameters = inspect.signature(getattr(module, f"convert_{name}")).parameters.values()
     takes = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
     for option in options:
         if option not in takes:
@@ -55,4 +57,9 @@ def convert(form: str, sources: Sequence[str], out: str, options: dict[str, str]
                     f"use '{like}'" if like else "leave it out",
                 )
             )
-    getattr(module, f"{form}_command")(sources, out, **options)
+    getattr(module, f"{name}_command")(sources, out, **options)
+
+
+def module_name(form: str) -> str:
+    """The module of :mod:`common.data.convert` that converts a form."""
+    return _MODULES.get(form, form)

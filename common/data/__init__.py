@@ -5,6 +5,7 @@ from .check_cases import check_cases
 from .convert.amos import convert_amos
 from .convert.btcv import convert_btcv
 from .convert.hdf5 import convert_hdf5
+from .convert.ircadb import convert_ircadb
 from .convert.totalsegmentator import convert_totalsegmentator
 from .deferred import DeferredCacheDataset
 from .labelled import labelled_classes
@@ -19,6 +20,7 @@ __all__ = [
     "convert_amos",
     "convert_btcv",
     "convert_hdf5",
+    "convert_ircadb",
     "convert_totalsegmentator",
     "inference_cases",
     "labelled_classes",

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from common.cli.commands import Volseg, main
-from common.cli.converters import CONVERTERS
+from common.cli.converters import CONVERTERS, module_name
 
 
 @pytest.mark.parametrize("form", sorted(CONVERTERS))
 def test_every_form_has_its_functions_and_is_documented(form, repository):
-    module = importlib.import_module(f"common.data.convert.{form}")
-    assert callable(getattr(module, f"{form}_command"))
-    parameters = inspect.signature(getattr(module, f"convert_{form}")).parameters
+    name = module_name(form)
+    module = importlib.import_module(f"common.data.convert.{name}")
+    assert callable(getattr(module, f"{name}_command"))
+    parameters = inspect.signature(getattr(module, f"convert_{name}")).parameters
     assert "overwrite" in parameters and parameters["overwrite"].kind is inspect.Parameter.KEYWORD_ONLY
     assert form in inspect.getdoc(Volseg.convert)
     assert f"volseg convert {form} " in (repository / "README.md").read_text()

@@ -14,7 +14,7 @@ def test_signs_of_hounsfield_units():
     values = np.full((4, 4, 4), -1000, np.int16)
     organ = np.zeros(values.shape, bool)
     organ[1:3] = True
-    for tissue, text in ((60, None), (-90, None), (-300, "median of -300"), (1100, "median of 1100")):
+    for tissue, text in ((60, None), (-90, None), (-300, "is -300,"), (1100, "is 1100,")):
         values[1:3] = tissue
         fault = hounsfield_fault(values, 1, 0, organ, least=10)
         assert fault is None if text is None else text in fault

@@ -164,7 +164,7 @@ def _series(case):
         (_text_image, "ct.nii.gz can not be read ("),
         (_empty_image, "its image is 0 everywhere"),
         (_offset, "its image has no air (its values are 4 to 1103)"),
-        (_halved, "its liver, spleen and pancreas have a median of -4"),
+        (_halved, "the median of its liver, spleen and pancreas is -4"),
         (_not_finite, "its image holds values that are not finite"),
         (_series, "ct.nii.gz has shape (9, 8, 21, 2), not three axes"),
     ],

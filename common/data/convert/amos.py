@@ -12,9 +12,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .organs import CLASSES, convert_organs, mapped_reader, select_split, tell
+from .organs import CLASSES, convert_organs, mapped_reader, select_split
 from .pairs import case_number, numbered_cases, only_source
 from .sources import Case
+from .writing import tell
 
 __all__ = ["NUMBERS", "amos_command", "convert_amos"]
 

@@ -10,8 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .organs import convert_organs, mapped_reader, tell
+from .organs import convert_organs, mapped_reader
 from .pairs import numbered_cases, only_source
+from .writing import tell
 
 __all__ = ["NUMBERS", "btcv_command", "convert_btcv"]
 

@@ -15,17 +15,13 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from monai.utils import optional_import
 from nibabel.spatialimages import SpatialImage
 
 from ...checks import InputError, parse_flag, problem
-from ...files import write_json
-from ..decathlon import atomic_folder, write_dataset
 from .sources import Case, Dropped, hounsfield_fault, open_volume, read_numbers, read_values, slabs
+from .writing import write_cases
 
-tqdm, _ = optional_import("tqdm", name="tqdm")
-
-__all__ = ["CLASSES", "Reader", "convert_organs", "mapped_reader", "select_split", "tell"]
+__all__ = ["CLASSES", "Reader", "convert_organs", "mapped_reader", "select_split"]
 
 CLASSES = ("background", "artery", "portal vein", "liver", "spleen", "stomach", "gallbladder", "pancreas")
 # the classes of a case (X Y Z, uint8, on the grid of its image), and what else is to be remembered of it
@@ -72,44 +68,12 @@ def convert_organs(
         InputError: when not one case is left, or `out_dir` exists or can not be written.
     """
     linked = not parse_flag(copy, "copy")
-    cases = list(cases)
-    _check_names([case.name for case in cases if not case.refused])
-    kept, dropped, fields = {}, [], {}
-    with atomic_folder(out_dir, overwrite=parse_flag(overwrite, "overwrite")) as folder:
-        for part in ("imagesTr", "labelsTr"):
-            (folder / part).mkdir()
-        for case in tqdm(cases, desc="converting", unit="case", disable=None):
-            try:
-                kept[case.name] = _convert_one(case, folder, read_label, linked)
-            except Dropped as reason:
-                dropped.append({"case": case.name, "why": str(reason)})
-                continue
-            fields[case.name] = {"patient": case.name} | ({"split": case.split} if case.split else {})
-        if not kept:
-            raise InputError(_nothing(dropped))
-        numbers = [0, *sorted(labelled)]
-        labels = {str(number): CLASSES[number] for number in numbers}
-        head = {"name": Path(out_dir).name, "modality": {"0": "CT"}, **content, "labels": labels, "dropped": dropped}
-        write_dataset(folder, head, list(kept), fields=fields)
-        report = {"labels": labels, "cases": kept, "dropped": dropped}
-        write_json(folder / "conversion.json", report)
-    return report
+    labels = {str(number): CLASSES[number] for number in [0, *sorted(labelled)]}
 
+    def convert_one(case: Case, folder: Path) -> dict[str, Any]:
+        return _convert_one(case, folder, read_label, linked)
 
-def _check_names(names: list[str]) -> None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            problem(
-                f"several cases are called '{twice[0]}'", "each has its own name", "rename one, or convert them apart"
-            )
-        )
-
-
-def _nothing(dropped: list[dict[str, str]]) -> str:
-    reasons = [f"{case['case']}: {case['why']}" for case in dropped[:10]]
-    more = f"; and {len(dropped) - 10} more" if len(dropped) > 10 else ""
-    came = f"not one of {len(dropped)} cases can be converted ({'; '.join(reasons)}{more})"
-    return problem(came, "at least one must be whole", "check that the source is the data set as published")
+    return write_cases(cases, out_dir, convert_one, content, labels, overwrite=overwrite)
 
 
 def _convert_one(
@@ -196,20 +160,3 @@ def select_split(cases: list[Case], split: str | None) -> list[Case]:
         has = f"the data set has {', '.join(known)}" if known else "the data set names none"
         raise InputError(problem(f"no case belongs to the split '{split}'", has, "choose another or leave --split out"))
     return chosen
-
-
-def tell(report: Mapping[str, Any], out_dir: str) -> None:
-    """Print what was converted and what was not, for the command line."""
-    cases, dropped = report["cases"], report["dropped"]
-    for case in dropped:
-        print(f"dropped {case['case']}: {case['why']}")
-    for number, name in report["labels"].items():
-        if number != "0":
-            print(f"{name}: in {sum(case['voxels'][name] > 0 for case in cases.values())} cases")
-    if overlap := sum(case.get("overlap", 0) for case in cases.values()):
-        touched = sum(case.get("overlap", 0) > 0 for case in cases.values())
-        print(f"{overlap} voxels of {touched} cases were in several masks and went to the thinner structure")
-    print(
-        f"wrote {out_dir}: {len(cases)} cases, {len(dropped)} dropped, all listed in dataset.json; "
-        "what was done is in conversion.json"
-    )

@@ -142,7 +142,14 @@ def _shift(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> float
 
 
 def hounsfield_fault(
-    values: np.ndarray, slope: float, intercept: float, organ: np.ndarray, *, air: float = -500.0, least: int = 100
+    values: np.ndarray,
+    slope: float,
+    intercept: float,
+    organ: np.ndarray,
+    *,
+    name: str = "liver, spleen and pancreas",
+    air: float = -500.0,
+    least: int = 100,
 ) -> str | None:
     """Why grey values are no Hounsfield units; None where nothing speaks against it.
 
@@ -153,7 +160,8 @@ def hounsfield_fault(
         values: X Y Z, as stored.
         slope: of the header.
         intercept: of the header.
-        organ: X Y Z bool, liver, spleen and pancreas.
+        organ: X Y Z bool, soft organs.
+        name: what they are called.
         air: HU below which some voxel of a scan must lie.
         least: voxels of `organ` that a median is taken of.
     """
@@ -168,7 +176,7 @@ def hounsfield_fault(
     if tissue.size >= least:
         median = slope * float(np.median(tissue)) + intercept
         if not -100 <= median <= 300:
-            return f"its liver, spleen and pancreas have a median of {median:g}, which is not that of tissue in HU"
+            return f"the median of its {name} is {median:g}, which is not that of tissue in HU"
     return None
 
 

@@ -17,9 +17,10 @@ from nibabel.spatialimages import SpatialImage
 
 from ...checks import InputError, problem
 from ...files import case_name
-from .organs import CLASSES, convert_organs, mapped_reader, select_split, tell
+from .organs import CLASSES, convert_organs, mapped_reader, select_split
 from .pairs import only_source, pair_files, plain_name, volume_files
 from .sources import Case, Dropped, read_numbers
+from .writing import tell
 
 __all__ = ["NUMBERS", "convert_totalsegmentator", "totalsegmentator_command"]
 
