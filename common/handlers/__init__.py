@@ -1,8 +1,9 @@
 """Ignite handlers: weights, reports of cases and stages, pictures."""
 
 from .case_report import CaseReport
+from .lesion_report import LesionReport
 from .prediction_report import PredictionReport
 from .stage_report import StageReport
 from .weights_loader import WeightsLoader
 
-__all__ = ["CaseReport", "PredictionReport", "StageReport", "WeightsLoader"]
+__all__ = ["CaseReport", "LesionReport", "PredictionReport", "StageReport", "WeightsLoader"]

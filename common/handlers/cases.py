@@ -20,6 +20,7 @@ __all__ = [
     "affine_in_mm",
     "chosen_classes",
     "class_indices",
+    "closing_notes",
     "entry",
     "figures",
     "figures_text",
@@ -186,6 +187,12 @@ def without_paths(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [without_paths(value) for value in content]
     return os.path.basename(content) if isinstance(content, str) and os.path.isabs(content) else content
+
+
+def closing_notes(warning: str | None, failed: Sequence[str]) -> list[str]:
+    """The last paragraphs of a report, for people: what its weights warn of, and which cases are not in it."""
+    notes = [f"**Warning:** {warning}"] if warning else []
+    return [*notes, *([f"Failed, and not counted: {', '.join(failed)}."] if failed else [])]
 
 
 def write_failures(folder: Path, failures: Sequence[Mapping[str, str]]) -> None:

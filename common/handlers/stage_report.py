@@ -17,7 +17,7 @@ from ..metrics.scores import case_scores, region_recall
 from ..metrics.stages import StageTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
-from .cases import affine_in_mm, chosen_classes, entry, figures, image_source, inferer_report
+from .cases import affine_in_mm, chosen_classes, closing_notes, entry, figures, image_source, inferer_report
 
 __all__ = ["StageReport"]
 
@@ -112,7 +112,5 @@ class StageReport:
             logger.warning("no case was scored: there is no table of stages in %s", self.output_dir)
             return
         failed = [failure["case"] for failure in getattr(engine, "failures", ())]
-        notes = [f"**Warning:** {self._warning}"] if self._warning else []
-        notes += [f"Failed, and not counted: {', '.join(failed)}."] if failed else []
-        text = self.table.write(self.output_dir, notes, failed=failed)
+        text = self.table.write(self.output_dir, closing_notes(self._warning, failed), failed=failed)
         logger.info("scores by stage:\n\n%s\nwritten to %s", text, self.output_dir / "stages.md")
