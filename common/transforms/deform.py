@@ -18,7 +18,7 @@ from monai.utils import convert_to_tensor, ensure_tuple, ensure_tuple_rep
 from ..checks import InputError, problem
 from ..geometry.bspline import bspline_basis, control_positions, control_shape, evaluate_bspline
 from ..geometry.sampling import LabelledVoxels, crop_patch, sample_positions
-from .source import source_of
+from .source import check_one_grid, moved, source_of
 
 __all__ = ["RandDeformedPatch", "RandDeformedPatchd"]
 
@@ -185,9 +185,7 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
         place = np.eye(4)
         place[:3, :3] = draw.matrix
         place[:3, 3] = draw.centre - draw.matrix @ [s // 2 for s in size]
-        affine = volume.affine.to("cpu", torch.float64) @ torch.from_numpy(place)
-        meta = deepcopy({key: value for key, value in volume.meta.items() if key != "affine"})
-        return MetaTensor(patch, affine=affine, meta=meta)
+        return moved(patch, volume, place)
 
     def patches(self, volumes: Mapping[Hashable, torch.Tensor], labels: Sequence[Hashable]) -> Iterator[dict]:
         """Each drawn patch of all `volumes`, those named in `labels` as labels; positions are computed once a patch."""
@@ -206,7 +204,7 @@ class RandDeformedPatch(Randomizable, Transform, MultiSampleTrait):
         volume = convert_to_tensor(img, track_meta=get_track_meta())
         if randomize:
             label = convert_to_tensor(volume if label is None else label, track_meta=get_track_meta())
-            _check_sizes({"image": volume, "label": label}, label)
+            check_one_grid({"image": volume, "label": label}, label)
             self.randomize(label)
         return [patch["img"] for patch in self.patches({"img": volume}, ("img",) if as_label else ())]
 
@@ -285,7 +283,7 @@ class RandDeformedPatchd(Randomizable, MapTransform, MultiSampleTrait):
         track = get_track_meta()
         volumes = {key: convert_to_tensor(data[key], track_meta=track) for key in self.key_iterator(dict(data))}
         label = convert_to_tensor(data[self.label_keys[0]], track_meta=track)
-        _check_sizes(volumes, label)
+        check_one_grid(volumes, label)
         self.randomize(label)
         others = {key: value for key, value in data.items() if key not in volumes}
         return [
@@ -304,17 +302,3 @@ def _rotation(angles: Sequence[float]) -> np.ndarray:
         step[first, second], step[second, first] = -np.sin(angle), np.sin(angle)
         turned = turned @ step
     return turned
-
-
-def _check_sizes(volumes: Mapping[Hashable, torch.Tensor], label: torch.Tensor) -> None:
-    """Refuse volumes that are not (C, D, H, W) or not on the label's grid."""
-    for key, volume in volumes.items():
-        if volume.ndim != 4 or volume.shape[1:] != label.shape[1:]:
-            raise InputError(
-                problem(
-                    f"'{key}' from {source_of(volume, 'memory')} has shape {tuple(volume.shape)} and the label "
-                    f"{source_of(label)} has {tuple(label.shape)}",
-                    "both must be (channels, D, H, W) with one grid",
-                    "resample one to the other's grid",
-                )
-            )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import NdarrayOrTensor
 from monai.data import MetaTensor
-from monai.utils import ImageMetaKey, convert_to_tensor
+from monai.utils import ImageMetaKey, convert_to_dst_type, convert_to_tensor
 
 from ..checks import InputError, problem
 
-__all__ = ["one_key", "single_volume", "source_of"]
+__all__ = ["check_one_grid", "moved", "one_key", "single_volume", "source_of"]
 
 
 def source_of(volume: Any, otherwise: str = "the label") -> str:
@@ -57,3 +59,45 @@ def one_key(keys: Sequence[Hashable], mask_key: str) -> None:
     if len(keys) != 1:
         rule = f"the mask of one image is put into '{mask_key}'"
         raise InputError(problem(f"keys {keys} were given", rule, "give one key, such as image"))
+
+
+def check_one_grid(volumes: Mapping[Hashable, torch.Tensor], label: torch.Tensor, what: str = "label") -> None:
+    """Refuse volumes that are not (C, D, H, W) or not of the label's size.
+
+    Args:
+        volumes: the volumes by their keys, C D H W.
+        label: C D H W.
+        what: what an error text calls `label`.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for key, volume in volumes.items():
+        if volume.ndim != 4 or volume.shape[1:] != label.shape[1:]:
+            raise InputError(
+                problem(
+                    f"'{key}' from {source_of(volume, 'memory')} has shape {tuple(volume.shape)} and the {what} "
+                    f"{source_of(label, 'in memory')} has {tuple(label.shape)}",
+                    "both must be (channels, D, H, W) with one grid",
+                    "resample one to the other's grid",
+                )
+            )
+
+
+def moved(values: torch.Tensor, img: NdarrayOrTensor, place: np.ndarray | torch.Tensor) -> NdarrayOrTensor:
+    """What was made of an image on another grid, of the image's type, with an affine that says where it lies.
+
+    Such a step can not be inverted, so the record of operations applied before ends here.
+
+    Args:
+        values: C d h w.
+        img: the image it was made of, whose metadata are copied.
+        place: 4 x 4, voxels of the new grid to voxels of the image's.
+
+    Returns:
+        `values` as an array, a tensor or a `MetaTensor`, as `img` is.
+    """
+    if not isinstance(img, MetaTensor):
+        return convert_to_dst_type(values, img, dtype=values.dtype)[0]
+    affine = img.affine.to("cpu", torch.float64) @ torch.as_tensor(place, dtype=torch.float64, device="cpu")
+    return MetaTensor(values, affine=affine, meta={k: deepcopy(v) for k, v in img.meta.items() if k != "affine"})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.utils import convert_to_tensor
 
 from ..geometry.subsampling import parse_factor, subsample
+from .source import moved
 
 __all__ = ["Subsample", "Subsampled"]
 
@@ -47,11 +46,7 @@ class Subsample(Transform):
         small = subsample(convert_to_tensor(img, track_meta=False), self.factor).clone(
             memory_format=torch.contiguous_format
         )
-        if not isinstance(img, MetaTensor):
-            return convert_to_dst_type(small, img, dtype=img.dtype)[0]
-        growth = torch.diag(torch.tensor([*self.factor, 1.0], dtype=torch.float64, device="cpu"))
-        affine = img.affine.to("cpu", torch.float64) @ growth
-        return MetaTensor(small, affine=affine, meta={k: deepcopy(v) for k, v in img.meta.items() if k != "affine"})
+        return moved(small, img, torch.diag(torch.tensor([*self.factor, 1.0])))
 
 
 class Subsampled(MapTransform):
