@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-__all__ = ["LabelledVoxels", "crop_patch", "mirror_positions", "sample_positions"]
+__all__ = ["ClassVoxels", "LabelledVoxels", "crop_patch", "mirror_positions", "sample_positions"]
 
 
 def mirror_positions(positions: torch.Tensor, size: int) -> torch.Tensor:
@@ -127,4 +127,30 @@ class LabelledVoxels:
         slab = int(np.searchsorted(self.ends, rank, side="right"))
         before = int(self.ends[slab - 1]) if slab else 0
         row, column = self._mask(slab).nonzero()[rank - before].tolist()
+        return slab, row, column
+
+
+class ClassVoxels:
+    """How many voxels of one class a label volume (D, H, W) has in each slab: numbers only, to be kept for later draws.
+
+    Args:
+        labels: the volume.
+        value: the class.
+
+    >>> labels = torch.tensor([[[0, 1]], [[2, 1]]])
+    >>> ones = ClassVoxels(labels, 1)
+    >>> [ones.voxel(labels, rank) for rank in range(ones.total)]
+    [(0, 0, 1), (1, 0, 1)]
+    """
+
+    def __init__(self, labels: torch.Tensor, value: int) -> None:
+        self.value = value
+        self.ends = (labels == value).flatten(1).sum(1).cumsum(0).cpu().numpy()
+        self.total = int(self.ends[-1]) if len(self.ends) else 0
+
+    def voxel(self, labels: torch.Tensor, rank: int) -> tuple[int, int, int]:
+        """The voxel number `rank` of those counted in the same `labels`, in the order of the array."""
+        slab = int(np.searchsorted(self.ends, rank, side="right"))
+        before = int(self.ends[slab - 1]) if slab else 0
+        row, column = (labels[slab] == self.value).nonzero()[rank - before].tolist()
         return slab, row, column

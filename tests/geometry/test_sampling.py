@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from common.geometry.sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
+from common.geometry.sampling import ClassVoxels, LabelledVoxels, crop_patch, mirror_positions, sample_positions
 
 SHAPES = [(9, 12, 7), (1, 8, 5), (2, 3, 1)]
 
@@ -88,3 +88,14 @@ def test_every_labelled_voxel_can_be_drawn_and_no_other():
         expected = [tuple(v) for v in np.argwhere(~np.isin(labels.numpy(), without)).tolist()]
         assert drawn == expected and len(expected) > 50
     assert LabelledVoxels(torch.full((2, 2, 2), 3), (3,)).total == 0
+
+
+@pytest.mark.parametrize("value", [0, 2, 9])
+def test_voxels_of_a_class_are_drawn_in_the_order_of_the_array(value):
+    labels = torch.randint(0, 4, (5, 6, 7), generator=torch.manual_seed(3), dtype=torch.uint8)
+    labels[[0, 3]] = 1  # slabs without it
+    counted = ClassVoxels(labels, value)
+    drawn = [counted.voxel(labels, rank) for rank in range(counted.total)]
+    assert drawn == [tuple(v) for v in np.argwhere(labels.numpy() == value).tolist()]
+    part = labels[1:4, 2:, ::2]  # a view that lies apart in memory
+    assert ClassVoxels(part, value).total == int((part == value).sum())
