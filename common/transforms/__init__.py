@@ -3,17 +3,23 @@
 from .annotated import AnnotatedSlices, AnnotatedSlicesd
 from .body import BodyMask, BodyMaskd
 from .check import CheckVolume, CheckVolumed
+from .check_slices import CheckSlices, CheckSlicesd
 from .class_weights import ClassWeights, ClassWeightsd, VoxelWeights, VoxelWeightsd
 from .contour import AppendContour, AppendContourd
+from .crop_to_label import CropToLabel, CropToLabeld
 from .deform import RandDeformedPatch, RandDeformedPatchd
 from .gray import RandGrayCurve, RandGrayCurved
 from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
+from .lesion_patch import RandLesionPatch, RandLesionPatchd
 from .one_hot import LabelledOneHot, LabelledOneHotd
 from .region import LoadRegion, LoadRegiond, region_path
 from .region_label import RestrictLabel, RestrictLabeld
+from .resize import ResizeSlices, ResizeSlicesd
 from .save import AtomicSaveImaged, CaseNames
+from .slab import RandSlab, RandSlabd
 from .spacing import KeySpacingd
 from .standardise import StandardiseBody, StandardiseBodyd
+from .submission import SaveSubmissiond
 from .subsample import Subsample, Subsampled
 
 __all__ = [
@@ -27,10 +33,14 @@ __all__ = [
     "CaseNames",
     "CheckHounsfield",
     "CheckHounsfieldd",
+    "CheckSlices",
+    "CheckSlicesd",
     "CheckVolume",
     "CheckVolumed",
     "ClassWeights",
     "ClassWeightsd",
+    "CropToLabel",
+    "CropToLabeld",
     "HounsfieldWindow",
     "HounsfieldWindowd",
     "KeySpacingd",
@@ -42,8 +52,15 @@ __all__ = [
     "RandDeformedPatchd",
     "RandGrayCurve",
     "RandGrayCurved",
+    "RandLesionPatch",
+    "RandLesionPatchd",
+    "RandSlab",
+    "RandSlabd",
+    "ResizeSlices",
+    "ResizeSlicesd",
     "RestrictLabel",
     "RestrictLabeld",
+    "SaveSubmissiond",
     "StandardiseBody",
     "StandardiseBodyd",
     "Subsample",
