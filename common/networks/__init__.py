@@ -2,6 +2,8 @@
 
 from .blocks import DoubleConv, UpDoubleConv
 from .cascade import CascadedUNet3D
+from .liver_tumour import LiverTumourRAUNet
+from .ra_unet import RAUNet
 from .residual import ResidualBlock
 from .rois import RoIPrediction
 from .ru_net import RUNet, RUNetEnsemble
@@ -10,6 +12,8 @@ from .unet3d import UNet3D
 __all__ = [
     "CascadedUNet3D",
     "DoubleConv",
+    "LiverTumourRAUNet",
+    "RAUNet",
     "RoIPrediction",
     "RUNet",
     "RUNetEnsemble",

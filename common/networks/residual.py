@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -101,14 +102,29 @@ class ResidualBlock(nn.Module):
         return self.conv3(F.relu_(self.norm(second)))
 
 
-def recomputed(function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
+def recomputed(
+    function: Callable[..., Any],
+    *inputs: torch.Tensor,
+    within: Callable[[], AbstractContextManager] = nullcontext,
+) -> Any:
     """Call `function` and keep its inputs only; the backward pass computes again what it needs, and nothing after that.
 
     Where a compiler reads the network, it is the compiler that decides what is kept.
+
+    Args:
+        function: what is called.
+        inputs: its arguments.
+        within: makes a context for the second computation, such as one that leaves running statistics alone.
     """
     if _compiling():
         return function(*inputs)
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), within()),
+    )
 
 
 def without_gradients() -> bool:
