@@ -9,7 +9,10 @@ from torch.nn import functional as F
 
 from ..checks import InputError, problem
 
-__all__ = ["resize_slices"]
+__all__ = ["ROUNDING", "resize_slices"]
+
+# a voxel that is covered by just the share that is asked for counts as inside, whichever way the device rounds
+ROUNDING = 1e-6
 
 _MODES = ("bilinear", "mask")
 
@@ -17,7 +20,7 @@ _MODES = ("bilinear", "mask")
 def resize_slices(
     volume: torch.Tensor, size: Sequence[int], mode: str = "bilinear", antialias: bool = True
 ) -> torch.Tensor:
-    """Resize every slice of a volume; the number of slices stays (jin2020raunet, sec. 2.3).
+    """Resize every slice of a volume; the number of slices stays (jin2020raunet).
 
     The outer borders of the first and the last voxel stay where they are (``align_corners=False``), so that a box maps
     to another size by the ratio of the sizes. Values never leave the range of the volume's own.
@@ -47,7 +50,7 @@ def resize_slices(
     if mode == "mask":
         inside = volume if volume.dtype == torch.bool else volume != 0
         if tuple(size) != tuple(volume.shape[-3:-1]):
-            inside = _resized(inside.float(), size, antialias) >= 0.5
+            inside = _resized(inside.float(), size, antialias) >= 0.5 - ROUNDING
         return inside.to(volume.dtype)
     values = volume if volume.is_floating_point() else volume.float()
     return values if tuple(size) == tuple(volume.shape[-3:-1]) else _resized(values, size, antialias)

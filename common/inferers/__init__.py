@@ -1,8 +1,9 @@
 """Inferers that run a whole method on a whole volume."""
 
 from .cascade import CascadeInferer
+from .liver_tumour import LiverTumourInferer
 from .roi import RoIInferer
 from .roi_training import RoITrainingInferer
 from .voting import VotingInferer
 
-__all__ = ["CascadeInferer", "RoIInferer", "RoITrainingInferer", "VotingInferer"]
+__all__ = ["CascadeInferer", "LiverTumourInferer", "RoIInferer", "RoITrainingInferer", "VotingInferer"]

@@ -26,7 +26,7 @@ from ..geometry.subsampling import upsample_nearest
 from .roi_maps import EnsembleMaps, PastedRegions
 from .timing import Stopwatch
 
-__all__ = ["RoIInferer", "plain_volumes", "require_choice"]
+__all__ = ["RoIInferer", "not_finite", "plain_volumes", "require_choice"]
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class RoIInferer(Inferer):
                     self.threshold,
                 )
         if not bool(result.isfinite().all()):
-            raise _not_finite("a decoded region")
+            raise not_finite("a decoded region")
 
     def _heat_map(
         self, padded: torch.Tensor, size: tuple[int, ...], member: Any, name: str, tally: _Tally
@@ -197,7 +197,7 @@ class RoIInferer(Inferer):
         """Heat map of one volume, 1 1 d h w, float32."""
         heat = member.locate(coarsest).float().sigmoid()
         if not bool(heat.isfinite().all()):
-            raise _not_finite(f"the heat map of {name}")
+            raise not_finite(f"the heat map of {name}")
         return normalised_heat(heat) if self.normalise_heat else heat
 
 
@@ -282,7 +282,8 @@ def _members(network: Any) -> dict[str, Any]:
     return members
 
 
-def _not_finite(what: str) -> InputError:
+def not_finite(what: str) -> InputError:
+    """The error for scores that are not finite."""
     rule = "weights or half precision gave numbers beyond all bounds"
     return InputError(
         problem(f"{what} holds values that are not finite", rule, "run with --amp false; else train anew")
