@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .files import atomic_path, read_json, sha256, write_json
 __all__ = [
     "differing_settings",
     "info_path",
+    "join_members",
     "load_weights",
     "plain_settings",
     "read_info",
@@ -123,6 +124,13 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike[str]) -> dict
         WeightsError: when the file is absent, unreadable, or of another network; the text names what differs.
     """
     path = Path(path)
+    state = _read_state(path, network.state_dict())
+    network.load_state_dict(state)
+    return read_info(path)
+
+
+def _read_state(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with names and shapes of `wanted`; errors as of `load_weights`."""
     if not path.is_file():
         raise WeightsError(
             problem(
@@ -141,12 +149,11 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike[str]) -> dict
                 "train again or fetch the file anew",
             )
         ) from error
-    _check_fit(network, state, path)
-    network.load_state_dict(state)
-    return read_info(path)
+    _check_fit(wanted, state, path)
+    return state
 
 
-def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
+def _check_fit(wanted: Mapping[str, torch.Tensor], state: Any, path: Path) -> None:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
             problem(
@@ -155,7 +162,6 @@ def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
                 "pass the models/model.pt of this bundle, not a resume checkpoint",
             )
         )
-    wanted = network.state_dict()
     missing = [name for name in wanted if name not in state]
     foreign = [name for name in state if name not in wanted]
     shapes = [
@@ -178,6 +184,96 @@ def _check_fit(network: torch.nn.Module, state: Any, path: Path) -> None:
                 "use the config, and the overlays such as small.json, that they were trained with",
             )
         )
+
+
+def join_members(
+    network: torch.nn.Module, paths: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]
+) -> None:
+    """Write the weights of an ensemble, put together from those of as many runs.
+
+    Children of the network that are lists of members take member n from run n; all else is that of the first run.
+
+    The sidecar says of the data what those of the runs say, and as ``split`` that of every run, as ``joined``: together
+    they have seen what each held out, so that an evaluation on their data set is refused whatever its split.
+
+    Args:
+        network: the ensemble: it has `members`, and as many in each of its lists; it is left with the joined weights.
+        paths: the weights of the runs, each of the network with one member, with their sidecars.
+        path: where the joined weights go; earlier ones are set aside.
+
+    Raises:
+        WeightsError: for another number of runs than members, for weights that `load_weights` would refuse, for a run
+            without its sidecar or given twice, and for runs that differ in recipe, settings or data set.
+    """
+    paths = [Path(each) for each in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    members = int(getattr(network, "members", 1))
+    if members < 2 or len(paths) != members:
+        came = f"there are {len(paths)} weights for a network of {members} members"
+        rule = "an ensemble has two or more, and is joined from the weights of one run each"
+        raise WeightsError(problem(came, rule, "give member_paths and members the same number, such as --members 5"))
+    wanted, state = network.state_dict(), {}
+    lists = tuple(f"{name}." for name, child in network.named_children() if isinstance(child, torch.nn.ModuleList))
+    for index, each in enumerate(paths):
+        names = {name: _of_member(name, lists, index) for name in wanted}
+        run = _read_state(each, {single: wanted[name] for name, single in names.items() if single})
+        state |= {name: run[single] for name, single in names.items() if single and name not in state}
+    infos = [read_info(each) for each in paths]
+    _check_same_training(paths, infos)
+    network.load_state_dict(state)
+    told = ("name", "licence", "reference", "phantom", "cases", "fingerprint", "recipe", "settings", "contents")
+    info = {name: infos[0][name] for name in told if name in infos[0]}
+    if "contents" in info:
+        info["contents"] = _union([each.get("contents", {}) for each in infos])
+    info["split"] = {"joined": [each.get("split") for each in infos]}
+    info["members"] = [each["sha256"] for each in infos]
+    if Path(path).is_file():
+        set_aside(path)
+    save_weights(network, path, info)
+    logger.info("the weights of %d runs are joined in %s.", members, Path(path).name)
+
+
+def _of_member(name: str, lists: tuple[str, ...], index: int) -> str | None:
+    """The name that a parameter of the ensemble has in run `index`; None where it is another member's."""
+    for start in lists:
+        if name.startswith(start):
+            member, _, rest = name[len(start) :].partition(".")
+            return start + rest if int(member) == index else None
+    return name
+
+
+def _check_same_training(paths: Sequence[Path], infos: Sequence[Mapping[str, Any]]) -> None:
+    first = infos[0]
+    for path, info in zip(paths, infos):
+        if "fingerprint" not in info:
+            came, rule = f"nothing tells what '{path}' was trained on", "members are runs on folds of one data set"
+            raise WeightsError(problem(came, rule, f"put its sidecar {info_path(path).name} beside it"))
+        differing = [differing_settings(first.get("settings", {}), info.get("settings"))]
+        for key, word in (("recipe", "recipe"), ("fingerprint", "data set")):
+            if info.get(key) != first.get(key):
+                differing.append(f"{word} '{first.get(key)}' (now '{info.get(key)}')")
+        if list(info.get("stages", {})) != list(first.get("stages", {})):
+            differing.append(f"stages {', '.join(first.get('stages', {}))} (now {', '.join(info.get('stages', {}))})")
+        if any(differing):
+            came = f"'{paths[0]}' and '{path}' were trained differently, with {', '.join(filter(None, differing))}"
+            rule = "members are runs of one recipe on folds of one data set"
+            raise WeightsError(problem(came, rule, "train every fold with the same config, to its end"))
+    hashes = [info.get("sha256") for info in infos]
+    twice = [str(path) for path, digest in zip(paths, hashes) if digest and hashes.count(digest) > 1]
+    if twice:
+        came = f"{' and '.join(repr(each) for each in twice)} are the same weights"
+        raise WeightsError(problem(came, "each member is a run of its own", "give the weights of each fold once"))
+
+
+def _union(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Records of one form as one: lists together, sorted, each value once; of the rest the first."""
+    joined: dict[str, Any] = {}
+    for record in records:
+        for name, value in record.items():
+            if isinstance(value, list):
+                joined[name] = sorted({*joined.get(name, ()), *value})
+            else:
+                joined.setdefault(name, value)
+    return joined
 
 
 def plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

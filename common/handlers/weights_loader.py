@@ -100,6 +100,10 @@ def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name:
         logger.warning("%s does not say how its data were split: scores may be of what it was trained on.", name)
         return
     then, now = trained["split"], evaluated["split"]
+    if "joined" in then:
+        came = f"'{name}' joins {len(then['joined'])} runs on this data set"
+        rule = "together they were trained on every case that one of them held out"
+        raise InputError(problem(came, rule, "evaluate each run on its own fold, or score another data set"))
     # what the training's split lacks decided nothing in it
     differing = [setting for setting in then if then[setting] != now.get(setting)]
     if differing:
