@@ -16,6 +16,7 @@ from monai.engines import SupervisedTrainer, Workflow
 from monai.handlers import CheckpointLoader
 
 from ..checks import InputError, parse_flag, problem
+from ..data.overlap import resolved
 from ..files import check_writable
 from ..weights import plain_settings
 from .distributed import barrier, exchange_gradients, of_first_rank, rank, shared_token
@@ -66,7 +67,7 @@ class StageTrainer(SupervisedTrainer):
         output_dir: folder for resume files, TensorBoard and curves.
         resume: go on from the resume file in `output_dir`, if there is one.
         seed: epoch n draws from ``seed + n`` (plus the rank).
-        provenance: what the sidecar shall say of the data: name, licence, split, ``phantom``.
+        provenance: what the sidecar shall say of the data: name, licence, split, ``phantom``, contents.
         recipe: what the sidecar shall say of the config: ``"paper"``, or the name of an overlay.
         settings: what prediction must share with training beyond the network: grid, windows, regions. It goes to the
             sidecar, where prediction compares it, and a run is not resumed under other settings.
@@ -178,6 +179,8 @@ class StageTrainer(SupervisedTrainer):
         if self._done:
             logger.info("stage '%s' was done after %d epochs: nothing to resume.", self.stage, self.state.epoch)
         else:
+            if rank() == 0:
+                self.provenance = resolved(self.provenance)  # may read every scan, once
             if hasattr(dataset := getattr(self.data_loader, "dataset", None), "fill"):
                 dataset.fill()
             if self._loads:

@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..checks import InputError, problem
+from ..data.overlap import resolved, shared_scans
 from ..files import read_json
 from ..weights import differing_settings, load_weights
 from .cases import image_source
@@ -40,7 +41,8 @@ class WeightsLoader:
         path: the weights.
         evaluated: what is scored, as :func:`common.data.provenance.provenance` tells it: weights that were trained on
             the same data set under another split would be scored on what they have seen, and are refused. Another
-            data set may be split in any way. None, as in prediction, compares nothing.
+            data set may be split in any way, but scans in it that are known again by their content as trained on are
+            called out as a phantom's weights are. None, as in prediction, compares nothing.
         settings: grid, windows and the like, as :class:`~common.engines.stage_trainer.StageTrainer` noted them of the
             training. Other ones can be meant (a wider region, thick slices), so they are no error: they are logged and
             kept as ``engine.state.warning``, as a phantom's weights are.
@@ -57,7 +59,7 @@ class WeightsLoader:
         self.path = path
         self.evaluated = evaluated
         self.settings = settings
-        self._other = ""
+        self._other = self._shared = ""
         self._told: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
@@ -74,15 +76,18 @@ class WeightsLoader:
             WeightsError: when there are no weights, or they are of another network.
             InputError: when they were trained on the data that are scored, under another split.
         """
-        engine.state.weights = load_weights(self.network, self.path)
+        engine.state.weights, self._shared = load_weights(self.network, self.path), ""
         if self.evaluated is not None:
             _check_split(engine.state.weights, self.evaluated, Path(self.path).name)
+            if contents := engine.state.weights.get("contents"):  # else the scans need not be read
+                self._shared = shared_scans(contents, resolved(self.evaluated).get("contents"))
         self._other = differing_settings(engine.state.weights.get("settings", {}), self.settings)
         engine.state.warning = None
         self._told = set()
 
     def _compare(self, engine: Engine) -> None:
-        warnings = [f"these weights were trained with {self._other}."] if self._other else []
+        warnings = [self._shared] if self._shared else []
+        warnings += [f"these weights were trained with {self._other}."] if self._other else []
         if engine.state.weights.get("phantom") and not is_phantom_file(image_source(engine.state.batch)):
             warnings.append(PHANTOM_WARNING)
         engine.state.warning = " ".join(warnings) or None

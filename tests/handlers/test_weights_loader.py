@@ -2,10 +2,13 @@
 
 import json
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 
 from common.checks import InputError, WeightsError
+from common.data.overlap import Contents
 from common.handlers.weights_loader import PHANTOM_WARNING, WeightsLoader, is_phantom_file
 from common.weights import save_weights
 
@@ -114,6 +117,54 @@ def test_the_same_split_and_other_data_are_scored(
     engine.run()
     assert engine.state.iteration == 1
     assert ("does not say how its data were split" in caplog.text) == warned
+
+
+NUMBERED = {"scans": [], "lits": [26, 27, 30], "collection": None}
+
+
+@pytest.mark.parametrize(
+    ("seen", "scored", "collection", "told"),
+    [
+        (
+            ["a", "b"],
+            ["b", "c"],
+            None,
+            "1 of the 2 scans scored here are among the 2 that these weights were trained on",
+        ),
+        (["a"], ["c"], None, ""),
+        (None, ["a"], "3D-IRCADb-01", ""),
+        (NUMBERED, ["c"], "3D-IRCADb-01", "2 of the LiTS cases 27 to 48 were trained on"),
+        (NUMBERED, ["c"], None, ""),
+    ],
+)
+def test_scans_that_were_trained_on_are_called_out(
+    tmp_path, cube_case, evaluator, threshold, caplog, monkeypatch, seen, scored, collection, told
+):
+    """By what is in the files: these are of another data set, whose fingerprint says nothing."""
+    monkeypatch.setenv("VOLSEG_CACHE", str(tmp_path / "cache"))
+    files = {}
+    for number, name in enumerate("abc"):
+        files[name] = tmp_path / f"{name}.nii"
+        values = np.random.default_rng(number).integers(-100, 200, (6, 7, 8)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values[::-1] if name in scored else values, np.eye(4)), files[name])
+    contents = Contents([files[name] for name in seen])() if isinstance(seen, list) else seen
+    for name in scored:  # another file of the same scan
+        files[name] = files[name].rename(tmp_path / f"again_{name}.nii")
+    network = threshold()
+    path = trained(tmp_path, network, fingerprint="x", split={}, **({"contents": contents} if contents else {}))
+    evaluated = {
+        "fingerprint": "y",
+        "split": {},
+        "contents": Contents([files[name] for name in scored], collection),
+    }
+    engine = evaluator([cube_case("one"), cube_case("two")], [WeightsLoader(network, path, evaluated)], network)
+    for _ in range(2):
+        caplog.clear()
+        engine.run()
+        assert (engine.state.warning or "").startswith(told) and bool(engine.state.warning) == bool(told)
+        assert not told or caplog.text.count(told) == 1
+    if contents is None:
+        assert evaluated["contents"]._found is None  # nothing to compare with: nothing is read
 
 
 def test_the_nearest_data_set_counts(tmp_path):
