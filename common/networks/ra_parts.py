@@ -43,6 +43,31 @@ def upsampled(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def upsampled_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A padded convolution with a kernel of 3 on :func:`upsampled` features, which are never made.
+
+    Taps that fall on copies of one voxel are summed first: a transposed convolution with a kernel of 4 and stride 2, of
+    64 products where there would be 8 x 27.
+
+    Args:
+        x: B C D H W (or H W).
+        weight: C' C 3 3 3 (or 3 3).
+        bias: C', or None.
+
+    Returns:
+        B C' 2D 2H 2W.
+    """
+    channels, axes = weight.shape[:2], list(range(2, weight.ndim))
+    taps = weight.flip(axes).flatten(0, 1).unsqueeze(1)
+    if x.ndim == 5:
+        kernel = (
+            F.conv_transpose3d(taps, taps.new_ones(1, 1, 2, 2, 2)).squeeze(1).unflatten(0, channels).transpose(0, 1)
+        )
+        return F.conv_transpose3d(x, kernel, bias, stride=2, padding=1)
+    kernel = F.conv_transpose2d(taps, taps.new_ones(1, 1, 2, 2)).squeeze(1).unflatten(0, channels).transpose(0, 1)
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+
+
 @contextlib.contextmanager
 def frozen_statistics(part: nn.Module) -> Iterator[None]:
     """Within, running statistics are copies that are thrown away after: what is computed again counts once."""
@@ -213,9 +238,9 @@ class AttentionModule(nn.Module):
             B channels D H W.
         """
         x = self.first(x)
-        mask = upsampled(self.soft_mask(x).add(1.0))
+        factor = self.soft_mask(x).add(1.0)
         x = self.trunk(x)
-        return self.last(x * mask)
+        return self.last(x * upsampled(factor))
 
     def soft_mask(self, x: torch.Tensor) -> torch.Tensor:
         """S before its last upsampling, B channels D/2 H/2 W/2, between 0 and 1, from x1."""

@@ -10,7 +10,14 @@ from monai.networks.layers import Conv, Pool
 from torch import nn
 
 from ..checks import InputError, parse_flag, problem
-from .ra_parts import AttentionModule, JoinBlock, PreActivationBlock, frozen_statistics, norm_layer, upsampled
+from .ra_parts import (
+    AttentionModule,
+    JoinBlock,
+    PreActivationBlock,
+    frozen_statistics,
+    norm_layer,
+    upsampled_convolution,
+)
 from .residual import recomputed
 
 __all__ = ["RAUNet"]
@@ -135,7 +142,7 @@ class RAUNet(nn.Module):
     def _end(self, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Logits from the highest features of the decoder and of the stem; their concatenation is never made."""
         weight, part = self.join.weight, x.shape[1]
-        joined = self.join._conv_forward(upsampled(x), weight[:, :part], self.join.bias)
+        joined = upsampled_convolution(x, weight[:, :part], self.join.bias)
         joined.add_(self.join._conv_forward(first, weight[:, part:], None))
         return self.head(self.join_norm(joined))
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common.checks import InputError
 from common.networks import RAUNet
-from common.networks.ra_parts import AttentionModule, PreActivationBlock
+from common.networks.ra_parts import AttentionModule, PreActivationBlock, upsampled_convolution
 
 
 def numbers(network: nn.Module) -> tuple[int, int]:
@@ -183,6 +183,15 @@ class TestOrderOfOperations:
         moved = torch.roll(x, (32, -32), (2, 3))
         a, b = network(x), network(moved)
         torch.testing.assert_close(torch.roll(a, (32, -32), (2, 3))[..., 250:270, 190:220], b[..., 250:270, 190:220])
+
+    @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 3), (1, 3, 1, 2, 1), (2, 3, 4, 5), (1, 3, 1, 1)])
+    def test_convolution_of_upsampled_features(self, shape):
+        """Borders included."""
+        torch.manual_seed(0)
+        x, bias = torch.randn(shape, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+        weight = torch.randn(4, 3, *[3] * (len(shape) - 2), dtype=torch.float64)
+        convolve = F.conv3d if len(shape) == 5 else F.conv2d
+        torch.testing.assert_close(upsampled_convolution(x, weight, bias), convolve(up(x), weight, bias, padding=1))
 
 
 class TestErrors:
