@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
-from ..checks import InputError, problem
+from ..checks import InputError, parse_flag, problem
 from .source import source_of
 
 __all__ = ["CheckVolume", "CheckVolumeD", "CheckVolumeDict", "CheckVolumed"]
@@ -27,12 +27,20 @@ class CheckVolume(Transform):
         channels: number of channels the image must have.
         num_classes: labels must be 0 to `num_classes` - 1; None allows every whole number from 0.
         ignore_index: the one further label allowed, which marks voxels without annotation; None allows none.
+        foreground: a label must hold a class above 0, for methods that are trained around it.
     """
 
-    def __init__(self, channels: int, num_classes: int | None = None, ignore_index: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int | None = None,
+        ignore_index: int | None = None,
+        foreground: bool | str = False,
+    ) -> None:
         self.channels = channels
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.foreground = parse_flag(foreground, "foreground")
 
     def __call__(
         self, img: NdarrayOrTensor, label: NdarrayOrTensor | None = None, name: str = "image", label_name: str = "label"
@@ -89,6 +97,14 @@ class CheckVolume(Transform):
             )
         if declared[0] < 0 or (self.num_classes is not None and declared[-1] >= self.num_classes):
             self._refuse(present, name)
+        if self.foreground and declared[-1] == 0:
+            raise InputError(
+                problem(
+                    f"label {name} holds no class above 0",
+                    "training goes around what is labelled, so that each case needs some",
+                    "correct the label, or take the case out of the list",
+                )
+            )
 
     def _refuse(self, found: list[int], name: str) -> None:
         shown = f"{found[:12]}" + (f" and {len(found) - 12} more" if len(found) > 12 else "")
@@ -110,6 +126,7 @@ class CheckVolumed(MapTransform):
         num_classes: as of `CheckVolume`.
         ignore_index: as of `CheckVolume`.
         allow_missing_keys: do not raise when an image key is missing.
+        foreground: as of `CheckVolume`.
     """
 
     def __init__(
@@ -120,10 +137,11 @@ class CheckVolumed(MapTransform):
         num_classes: int | None = None,
         ignore_index: int | None = None,
         allow_missing_keys: bool = False,
+        foreground: bool | str = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_key = label_key
-        self.check = CheckVolume(channels, num_classes, ignore_index)
+        self.check = CheckVolume(channels, num_classes, ignore_index, foreground)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the entries and return them unchanged, in a new dictionary."""

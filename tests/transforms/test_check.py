@@ -153,3 +153,14 @@ def test_missing_keys():
     with pytest.raises(KeyError):
         CheckVolumed("image", 2)({})
     assert CheckVolumed("image", 2, allow_missing_keys=True)({"x": 1}) == {"x": 1}
+
+
+@pytest.mark.parametrize(("values", "ignore_index"), [((0,), None), ((0, 3), 3)])
+def test_a_label_may_be_asked_to_hold_something(values, ignore_index):
+    check = CheckVolumed("image", 2, "label", 3, ignore_index, foreground=True)
+    data = {"image": _image(), "label": _label((*values, 1))}
+    assert check(data)["image"] is data["image"]
+    data["label"] = _label(values)
+    CheckVolumed("image", 2, "label", 3, ignore_index)(data)
+    with pytest.raises(InputError, match=r"label 'truth.nii.gz' holds no class above 0.*take the case out of the list"):
+        check(data)
