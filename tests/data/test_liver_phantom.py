@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from common.checks import InputError
 from common.data.phantoms.abdomen import make_abdomen
 from common.data.phantoms.anatomy import Canvas, Patient
 from common.data.phantoms.lesions import Lesion, draw_cysts, draw_tumours, paint_lesion
@@ -20,18 +23,25 @@ def _rng(index: int) -> np.random.Generator:
     return np.random.default_rng([0, index])
 
 
+@cache
+def _body(index: int, size=SIZE) -> PhantomCase:
+    """The abdomen around the liver of `_case`."""
+    return make_abdomen(_rng(index), size, index)
+
+
+@cache
 def _case(index: int, size=SIZE, **options) -> PhantomCase:
     return make_liver(_rng(index), size, index, **options)
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[PhantomCase]:
-    return [_case(index) for index in range(4)]
+    return [_case(index) for index in range(3)]
 
 
 @pytest.fixture(scope="module")
 def small() -> list[PhantomCase]:
-    return [_case(index, SMALL) for index in range(12)]
+    return [_case(index, SMALL) for index in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,7 @@ def livers() -> list[tuple[Patient, Liver]]:
 
 def test_every_fourth_case_is_free_of_tumours(small):
     tumour = [bool((case.label == TUMOUR).any()) for case in small]
-    assert tumour == [True, True, True, False] * 3
+    assert tumour == [True, True, True, False] * 2
     assert all((case.label == ORGAN).any() for case in small)
 
 
@@ -52,8 +62,20 @@ def test_share_of_cases_without_tumours(share, index, expected):
     assert (case.label == TUMOUR).any() == expected
 
 
+@pytest.mark.parametrize("size", [(8, 8, 8), (31, 29, 23), (33, 40, 9)])
+def test_any_size_has_a_liver_with_tumours(size):
+    for index in range(2):
+        case = _case(index, size)
+        assert set(np.unique(case.label)) == {0, ORGAN, TUMOUR}, index
+
+
+def test_a_field_of_view_without_the_liver_is_refused():
+    with pytest.raises(InputError, match=r"4 x 4 x 4 mm and 8 x 8 x 8 voxels holds no liver.*--field_of_view"):
+        _case(0, (8, 8, 8), field_of_view="4,4,4")
+
+
 def test_equal_seeds_make_equal_bytes_and_others_another_anatomy():
-    first, again, other = (_case(index, (48, 40, 36)) for index in (0, 0, 1))
+    first, again, other = (make_liver(_rng(index), SMALL, index) for index in (0, 0, 1))
     assert first.image.tobytes() == again.image.tobytes() and first.label.tobytes() == again.label.tobytes()
     a, b = first.label > 0, other.label > 0
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) < 0.9
@@ -61,7 +83,7 @@ def test_equal_seeds_make_equal_bytes_and_others_another_anatomy():
 
 def test_nothing_but_the_lesions_differs_from_the_abdomen():
     for index in (0, 1):
-        body = make_abdomen(_rng(index), SMALL, index)
+        body = _body(index, SMALL)
         case, free = _case(index, SMALL), _case(index, SMALL, no_tumour=1)
         np.testing.assert_array_equal(case.label > 0, free.label > 0)
         assert case.spacing == body.spacing
@@ -72,7 +94,7 @@ def test_nothing_but_the_lesions_differs_from_the_abdomen():
         outside = ~ndimage.binary_dilation(case.label > 0, EVERYWHERE, iterations=2)
         np.testing.assert_array_equal(case.image[outside], body.image[outside])
         # Its liver is the abdomen's with the vessels that run through it.
-        assert (case.label > 0)[body.label == 3].mean() == 1
+        assert (case.label > 0)[body.label == 3].mean() > 0.999
         beyond = (case.label > 0) & (body.label != 3)
         assert np.isin(body.label[beyond], (0, 1, 2)).all()
         assert (body.image[ndimage.binary_erosion(beyond)] > 100).all()
@@ -83,28 +105,24 @@ def test_the_liver_is_whole_and_of_a_patients_size(cases):
         organ = case.label > 0
         millilitre = np.prod(case.spacing) / 1000
         assert 1000 < organ.sum() * millilitre < 2100 and 0.02 < organ.mean() < 0.09
-        parts, _ = ndimage.label(organ, EVERYWHERE)
-        sizes = np.bincount(parts.ravel())[1:]
-        assert sizes.max() > 0.995 * sizes.sum()
+        assert ndimage.label(organ, EVERYWHERE)[1] == 1
         holes = ndimage.binary_fill_holes(organ) & ~organ
         assert holes.sum() < 0.002 * organ.sum()
 
 
 def test_vessels_of_the_liver_are_labelled_as_liver(cases):
-    for index, case in enumerate(cases):
-        body = make_abdomen(_rng(index), SIZE, index)
+    for index, case in enumerate(cases[:2]):
+        body = _body(index)
         portal = (body.label == 2) & ndimage.binary_closing(body.label == 3, iterations=4)
         assert (case.label > 0)[portal].mean() > 0.6
         # The trunk outside and the aorta are not.
-        _, _, height = np.nonzero(body.label == 2)
         assert (case.label == 0)[body.label == 2].mean() > 0.3
         assert (case.label == 0)[body.label == 1].mean() > 0.8
 
 
-def test_tumours_are_darker_than_the_liver_by_several_amounts():
+def test_tumours_are_darker_than_the_liver_by_several_amounts(small):
     contrasts = []
-    for index in (0, 1, 2, 4, 5, 6):
-        case = _case(index, SMALL, noise=0)
+    for case in small:
         parts, count = ndimage.label(case.label == TUMOUR, EVERYWHERE)
         liver = np.median(case.image[ndimage.binary_erosion(case.label == ORGAN)])
         for number in range(1, count + 1):
@@ -116,7 +134,7 @@ def test_tumours_are_darker_than_the_liver_by_several_amounts():
 
 def test_no_interval_of_brightness_finds_the_tumours(cases):
     edges = np.arange(-200, 301, 5)
-    for case in cases[:3]:
+    for case in cases:
         smooth, truth = ndimage.gaussian_filter(case.image.astype(float), 0.8), case.label == TUMOUR
         for among, most in ((np.ones_like(truth), 0.4), (case.label > 0, 0.85)):
             counts = [np.histogram(smooth[part], edges)[0] for part in (among, truth)]
@@ -131,15 +149,14 @@ def test_sizes_counts_and_kinds_of_tumours(livers):
     for seed in range(60):
         patient, liver = livers[seed % 3]
         drawn = draw_tumours(patient, liver, (), _rng(seed))
-        least = max(18, 2.2 * patient.voxel)
-        assert 2 * drawn[0].radius >= least - 1e-6
+        assert 2 * drawn[0].radius >= 22 - 1e-6 and liver.brightness - drawn[0].brightness > 17
         assert all(2.2 * patient.voxel - 1e-6 <= 2 * one.radius <= 60 for one in drawn)
         counts.append(len(drawn))
         tumours += [(one, liver) for one in drawn]
     assert set(counts) == set(range(1, 7))
     contrasts = np.array([liver.brightness - one.brightness for one, liver in tumours])
     assert contrasts.min() >= 9 and contrasts.max() <= 58
-    assert 0.1 < (contrasts < 16.1).mean() < 0.35
+    assert 0.07 < (contrasts < 16.1).mean() < 0.3
     assert 0.03 < np.mean([one.core is not None for one, _ in tumours]) < 0.4
     assert 0.1 < np.mean([one.rim is not None for one, _ in tumours]) < 0.5
     assert all(one.rim > liver.brightness for one, liver in tumours if one.rim is not None)
@@ -212,13 +229,7 @@ def test_a_cyst_is_dark_and_labelled_as_liver(livers):
     drawn = [draw_cysts(*livers[seed % 3], _rng(seed)) for seed in range(60)]
     assert {len(one) for one in drawn} == {0, 1, 2} and 0.4 < np.mean([not one for one in drawn]) < 0.8
     assert all(-2 <= cyst.brightness <= 14 and cyst.radius <= 12 for one in drawn for cyst in one)
-    seen = False
-    for index in range(3, 40, 4):  # these have no tumours
-        body = make_abdomen(_rng(index), SMALL, index, noise=0)
-        case = _case(index, SMALL, noise=0)
-        dark = (body.image - case.image.astype(int) > 40) & (body.label == 3)
-        assert (case.label[dark] == ORGAN).all()
-        seen |= dark.sum() > 3
-        if seen:
-            break
-    assert seen
+    for index in range(3):
+        body, free = _body(index, SMALL), _case(index, SMALL, no_tumour=1)
+        dark = (body.image - free.image.astype(int) > 40) & (body.label == 3)
+        assert dark.sum() > 3 and (free.label[dark] == ORGAN).all()

@@ -43,11 +43,11 @@ class Lesion:
 
 
 def draw_tumours(patient: Patient, liver: Liver, others: Sequence[Lesion], rng: np.random.Generator) -> list[Lesion]:
-    """One to six tumours of one origin: much alike in brightness, from 8 to 60 mm in diameter.
+    """One to six tumours of one origin: much alike in brightness, about 8 to 60 mm in diameter.
 
-    The first is at least 18 mm large. Of all, about a third lie at the liver's surface, a fifth touch an earlier one,
-    and a fifth are so faint, 9 to 16 HU below the liver, that they drown in the noise of single voxels; the others are
-    18 to 58 HU below it. Large ones may have a dead middle or a bright rim.
+    The first is at least 22 mm large and never faint. Of all, about a third lie at the liver's surface, a fifth of the
+    further ones touch the one before, and a fifth of them are so faint, 9 to 16 HU below the liver, that they drown in
+    the noise of single voxels; the others are 18 to 58 HU below it. Large ones may have a dead middle or a bright rim.
 
     Args:
         patient: whose liver it is.
@@ -60,10 +60,11 @@ def draw_tumours(patient: Patient, liver: Liver, others: Sequence[Lesion], rng: 
     fade = rng.uniform(0, 5)
     tumours: list[Lesion] = []
     for number in range(int(rng.integers(1, 7))):
-        low, high = (18.0, DIAMETERS[1]) if number == 0 else (DIAMETERS[0], 34.0)
+        low, high = (22.0, DIAMETERS[1]) if number == 0 else (DIAMETERS[0], 34.0)
         low = max(low, LEAST_VOXELS * patient.voxel)
         radius = 0.5 * float(np.exp(rng.uniform(np.log(low), np.log(max(high, 1.5 * low)))))
         at_surface, touching, faint = rng.random(3) < (0.3, 0.2, 0.2)
+        faint &= number > 0
         contrast = rng.uniform(9, 16) if faint else usual + rng.uniform(-4, 4)
         tumour = Lesion(
             spots.draw(radius, rng, at_surface, tumours[-1] if touching and tumours else None),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import InputError, problem
 from ..arguments import parse_share
 from .ct import scan
 from .lesions import draw_cysts, draw_tumours, paint_lesion
@@ -31,10 +32,10 @@ def make_liver(
 ) -> PhantomCase:
     """One abdomen in the portal-venous phase, with tumours in its liver as in the data of [jin2020raunet, section 4].
 
-    The abdomen is that of the phantom ``abdomen_ct`` for the same source of randomness. Tumours are 8 to 60 mm in
-    diameter and mostly darker than the liver, by 9 to 58 HU where the noise is 8 to 14; some lie at its surface, some
-    touch, some have a dead middle or a bright rim. Muscle, bowel and gallbladder share their brightness, and so do
-    cysts of the liver, labelled as liver: brightness alone does not tell a tumour.
+    The abdomen is that of the phantom ``abdomen_ct`` for the same source of randomness. Tumours are about 8 to 60 mm
+    in diameter and mostly darker than the liver, by 9 to 58 HU where the noise is 8 to 14; some lie at its surface,
+    some touch, some have a dead middle or a bright rim. Muscle, bowel and gallbladder share their brightness, and so
+    do cysts of the liver, labelled as liver: brightness alone does not tell a tumour.
 
     Args:
         rng: source of randomness.
@@ -49,14 +50,23 @@ def make_liver(
         tumour).
 
     Raises:
-        InputError: for a field of view that is not three positive whole numbers, noise below 0 or above 200, or a share
-            below 0 or above 1.
+        InputError: for a field of view that is not three positive whole numbers or holds no liver, noise below 0 or
+            above 200, or a share below 0 or above 1.
     """
     share = parse_share(no_tumour, "no_tumour")
     # Tumours have a source of their own: with and without them, everything else stays as it is.
     benign, growth = rng.spawn(2)
     abdomen = paint_abdomen(rng, size, field_of_view, noise)
     patient, canvas, liver = abdomen.patient, abdomen.canvas, abdomen.liver
+    if not liver.inside.any():
+        seen = " x ".join(f"{edge:.0f}" for edge in patient.extent)
+        raise InputError(
+            problem(
+                f"a field of view of {seen} mm and {' x '.join(map(str, size))} voxels holds no liver",
+                "the phantom liver_ct needs one",
+                "pass for example --field_of_view [400,320,300]",
+            )
+        )
     canvas.label[:] = BACKGROUND
     canvas.label[liver.box][liver.inside] = ORGAN
     cysts = draw_cysts(patient, liver, benign)

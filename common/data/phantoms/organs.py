@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from monai.utils import optional_import
 
 from ..arguments import parse_amount, parse_triple
 from .anatomy import Box, Canvas, Patient, ellipsoid, push_aside, smooth_union, spline_tube, tube_distance
@@ -14,6 +15,8 @@ from .ct import AIR
 from .torso import Contents, paint_bowel, paint_chest, paint_hollow, paint_kidneys, paint_skeleton, paint_wall
 from .tubes import Tube
 from .vessels import arteries, hepatic_veins, portal_veins, systemic_veins
+
+connected, _ = optional_import("scipy.ndimage", name="label")
 
 __all__ = ["NAMES", "Abdomen", "Liver", "paint_abdomen"]
 
@@ -129,7 +132,13 @@ def _paint_organs(canvas: Canvas, patient: Patient, room: np.ndarray, rng: np.ra
         if tubes is systemic:
             whole &= canvas.label[box] == LIVER
     whole &= (canvas.label[box] == LIVER) | (surface < -HILUM)
-    return Liver(box, surface, whole, tissue)
+    return Liver(box, surface, _in_one_piece(whole), tissue)
+
+
+def _in_one_piece(mask: np.ndarray) -> np.ndarray:
+    """A mask without the crumbs that other organs cut off."""
+    parts, count = connected(mask, np.ones((3, 3, 3), bool))
+    return parts == 1 + np.bincount(parts.ravel())[1:].argmax() if count else mask
 
 
 class _Liver:
