@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 
 from ..checks import InputError, problem
-from ..geometry.boxes import Box, crop
+from ..geometry.boxes import Box
 from ..geometry.components import connected_components
 from ..geometry.slices import resize_slices
 from .roi import not_finite
@@ -20,18 +21,18 @@ from .timing import Stopwatch
 
 __all__ = [
     "LiverSteps",
+    "Watched",
     "box_on_grid",
-    "bring_back",
     "largest_part",
     "localise",
-    "one_channel",
     "report_of",
+    "resize_into",
     "spacings_of",
 ]
 
 logger = logging.getLogger(__name__)
 
-# slices that are brought back to the grid at a time, so that no whole grid of float numbers is held
+# slices that are resized at a time, so that no whole grid of float numbers is held
 _SLAB = 8
 
 
@@ -65,6 +66,49 @@ def localise(
     return mask
 
 
+class Part(NamedTuple):
+    """Labels or a map inside a box of the volume, on its grid or with slices of another size."""
+
+    box: Box
+    values: torch.Tensor
+
+
+class Watched:
+    """Networks of a 3D stage whose logits are looked at as they come: one channel, finite numbers.
+
+    Args:
+        network: one, or several as a ModuleList.
+        what: the stage's name in errors.
+    """
+
+    def __init__(self, network: torch.nn.Module, what: str) -> None:
+        networks = network if isinstance(network, torch.nn.ModuleList) else [network]
+        self.what, self.finite = what, True
+        self.networks = [partial(self._run, one) for one in networks]
+
+    def _run(self, network: Callable, windows: torch.Tensor) -> torch.Tensor:
+        """Logits of windows.
+
+        Raises:
+            InputError: another number of channels than one.
+        """
+        scores = network(windows)
+        if scores.shape[1] != 1:
+            came = f"the {self.what} network gave {scores.shape[1]} channels"
+            rule = "a stage tells one class from the rest, in one channel"
+            raise InputError(problem(came, rule, "use out_channels=1"))
+        self.finite = scores.isfinite().all() & self.finite
+        return scores
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: a logit that was not finite.
+        """
+        if not bool(self.finite):
+            raise not_finite(f"the {self.what} network's answer")
+
+
 def largest_part(mask: torch.Tensor, what: str) -> tuple[torch.Tensor, Box | None]:
     """The largest component of a mask, corners connect, and its box; None where there is none.
 
@@ -87,16 +131,6 @@ def largest_part(mask: torch.Tensor, what: str) -> tuple[torch.Tensor, Box | Non
     return mask, parts[0].box
 
 
-def one_channel(windows: torch.Tensor, what: str) -> torch.Tensor:
-    """The one channel of probabilities X Y Z of a 3D network."""
-    if windows.shape[1] != 1:
-        came = f"the {what} network gave {windows.shape[1]} channels"
-        raise InputError(problem(came, "a stage tells one class from the rest, in one channel", "use out_channels=1"))
-    if not bool(windows.isfinite().all()):
-        raise not_finite(f"the {what} network's answer")
-    return windows[0, 0]
-
-
 def box_on_grid(box: Box, size: Sequence[int], extent: Sequence[int]) -> Box:
     """A box on resized slices as the smallest box on the grid that holds all of it.
 
@@ -108,17 +142,15 @@ def box_on_grid(box: Box, size: Sequence[int], extent: Sequence[int]) -> Box:
     return Box((*start, box.start[2]), (*stop, box.stop[2]))
 
 
-def bring_back(
-    values: torch.Tensor, target: torch.Tensor, mode: str = "bilinear", threshold: float | None = None
-) -> None:
-    """Write values at the size of resized slices into a target on the grid, a few slices at a time.
+def resize_into(target: torch.Tensor, values: torch.Tensor, threshold: float | None = None) -> None:
+    """Write a volume with its slices resized to those of a target, a few slices at a time.
 
     Args:
-        values: x y Z, probabilities or a mask.
         target: X Y Z, written to; it may be a view.
-        mode: see :func:`~common.geometry.slices.resize_slices`.
+        values: x y Z, numbers, or a bool mask that stays one.
         threshold: None writes the values, a number 1 where they reach it and 0 elsewhere.
     """
+    mode = "mask" if values.dtype == torch.bool else "bilinear"
     for slab in _slabs(target.shape[-1], _SLAB):
         part = resize_slices(values[..., slab], target.shape[:2], mode)
         target[..., slab] = part if threshold is None else part >= threshold
@@ -148,12 +180,11 @@ class LiverSteps(Stopwatch):
         self.windows = dict.fromkeys(stages, 0)
         self.box = self.liver = self.tumour = self.tumours = 0
 
-    def count(self, labels: torch.Tensor, box: Box) -> None:
-        """Count the labels 1 and 2 inside a box that holds them all, and the tumours."""
-        inside = crop(labels, box)
-        self.liver = int(torch.count_nonzero(inside))
+    def count(self, labels: torch.Tensor) -> None:
+        """Count the labels 1 and 2 in a box that holds them all, and the tumours."""
+        self.liver = int(torch.count_nonzero(labels))
         if "tumour" in self.windows:
-            tumour = inside == 2
+            tumour = labels == 2
             self.tumour = int(torch.count_nonzero(tumour))
             self.tumours = len(connected_components(tumour)[1])
 
@@ -183,6 +214,19 @@ def report_of(measured: Sequence[LiverSteps]) -> dict[str, Any]:
     steps = dict.fromkeys(step for one in measured for step in one.seconds)
     report["seconds"] = {step: sum(one.seconds.get(step, 0.0) for one in measured) for step in steps}
     return report
+
+
+def check_stages(network: Any, stages: Sequence[str]) -> None:
+    """Refuse a network without the children that are run.
+
+    Raises:
+        InputError: naming what is missing.
+    """
+    missing = [stage for stage in stages if not isinstance(getattr(network, stage, None), torch.nn.Module)]
+    if missing:
+        came = f"the network {type(network).__name__} has no {' and no '.join(missing)}"
+        rule = "the stages are the children localiser, liver and tumour of one network"
+        raise InputError(problem(came, rule, "pass a common.networks.LiverTumourRAUNet, unwrapped"))
 
 
 def _slabs(length: int, size: int) -> Iterator[slice]:

@@ -14,16 +14,18 @@ from monai.inferers import Inferer
 from monai.utils import ensure_tuple_rep
 
 from ..checks import InputError, problem
-from ..geometry.boxes import Box, at_least, crop, enlarge
-from ..geometry.slices import ROUNDING, resize_slices
+from ..geometry.boxes import Box, at_least, crop, enlarge, paste
+from ..geometry.slices import ROUNDING
 from .liver_steps import (
     LiverSteps,
+    Part,
+    Watched,
     box_on_grid,
-    bring_back,
+    check_stages,
     largest_part,
     localise,
-    one_channel,
     report_of,
+    resize_into,
     spacings_of,
 )
 from .roi import plain_volumes, require_choice
@@ -49,9 +51,9 @@ class LiverTumourInferer(Inferer):
     is the liver. Tumours: the liver's box with the margin is tiled at full resolution for ``network.tumour``; inside
     the liver, what reaches `tumour_threshold` is tumour. Of several networks (an ensemble) the means are averaged.
 
-    Boxes are views of the volume. Beyond the input and one map of bytes nothing as large as it is held, unless
-    probabilities are among the `maps`. Where no liver is found a warning says so, the answer is empty, and the stages
-    that follow are not run; a liver without tumour is an answer like any other.
+    Boxes are views of the volume. Beyond the input nothing as large as it is held while the stages run; the answer is
+    bytes, unless probabilities are among the `maps`. Where no liver is found a warning says so, the answer is empty,
+    and the stages that follow are not run; a liver without tumour is an answer like any other.
 
     Deviation: slices are resized bilinearly, not by splines. The released code averages the tumour's models wrongly
     (five that are all sure come out at 0.477), refuses boxes thinner than a window, and surrounds the tumour's box with
@@ -151,52 +153,54 @@ class LiverTumourInferer(Inferer):
                 not finite, or a margin in mm without a spacing.
         """
         volumes = plain_volumes(inputs, finite=False)
-        _check_network(network, self._stages)
+        check_stages(network, self._stages)
         spacings = spacings_of(inputs)
         if self.box_margin_mm is not None and spacings is None:
             came = f"box_margin_mm={self.box_margin_mm} for a tensor without an affine"
             raise InputError(problem(came, "millimetres need the volume's spacing", "pass a MetaTensor, or voxels"))
+        parts, measured = [], []
+        for item, volume in enumerate(volumes[:, 0]):
+            spacing = None if spacings is None else spacings[item]
+            steps = LiverSteps(volumes.device, self._stages, volume.numel(), spacing)
+            parts.append(self._run(volume, network, spacing, steps))
+            measured.append(steps)
         floats = any(name.endswith("probability") for name in self.maps)
         shape = (len(volumes), 1 + len(self.maps), *volumes.shape[2:])
+        # not before now: while the stages run, only their boxes are held
         answer = torch.zeros(shape, dtype=torch.float32 if floats else torch.uint8, device=volumes.device)
-        measured = []
-        for item, channels in enumerate(answer):
-            spacing = None if spacings is None else spacings[item]
-            steps = LiverSteps(volumes.device, self._stages, volumes[item].numel(), spacing)
-            self._run(volumes[item, 0], network, dict(zip(("labels", *self.maps), channels)), spacing, steps)
+        for found, channels, steps in zip(parts, answer, measured):
+            with steps.timed("paste"):
+                for name, channel in zip(("labels", *self.maps), channels):
+                    if name in found:
+                        resize_into(crop(channel, found[name].box), found[name].values)
+                if "labels" in found:
+                    steps.count(crop(channels[0], found["labels"].box))
             logger.info("%s", steps)
-            measured.append(steps)
         self.report = report_of(measured)
         return MetaTensor(answer).copy_meta_from(inputs, copy_attr=False) if isinstance(inputs, MetaTensor) else answer
 
     def _run(
-        self,
-        volume: torch.Tensor,
-        network: Any,
-        maps: dict[str, torch.Tensor],
-        spacing: Sequence[float] | None,
-        steps: LiverSteps,
-    ) -> None:
-        """Fill the maps, each X Y Z and zero so far, of one volume."""
-        margin = (self.box_margin, self.box_margin_mm, spacing)
-        box = self._find_box(volume, network, maps, margin, steps)
+        self, volume: torch.Tensor, network: Any, spacing: Sequence[float] | None, steps: LiverSteps
+    ) -> dict[str, Part]:
+        """What is found in one volume X Y Z: its labels and maps, each in its box; no entry for what is empty."""
+        margin, parts = (self.box_margin, self.box_margin_mm, spacing), {}
+        box = self._find_box(volume, network, parts, margin, steps)
         if box is None or self.stage == "localiser":
-            return
-        liver = self._label_liver(volume, network, maps, box, steps)
-        if liver is None:
+            return parts
+        self._label_liver(volume, network, parts, box, steps)
+        if "labels" not in parts:
             logger.warning(
                 "no voxel of the liver's box (%s voxels) reached a probability of %g: the answer is empty",
                 *("x".join(map(str, box.size)), self.liver_threshold),
             )
-            return
-        if self.stage == "tumour":
+        elif self.stage == "tumour":
             least = [max(length, 1) for length in ensure_tuple_rep(self.tumour_tiles.roi_size, 3)]
-            around = at_least(enlarge(liver, volume.shape, *margin), volume.shape, least)
-            self._label_tumour(volume, network, maps, around, steps)
-        steps.count(maps["labels"], liver)
+            around = at_least(enlarge(parts["labels"].box, volume.shape, *margin), volume.shape, least)
+            self._label_tumour(volume, network, parts, around, steps)
+        return parts
 
     def _find_box(
-        self, volume: torch.Tensor, network: Any, maps: dict[str, torch.Tensor], margin: tuple, steps: LiverSteps
+        self, volume: torch.Tensor, network: Any, parts: dict[str, Part], margin: tuple, steps: LiverSteps
     ) -> Box | None:
         """The box in which the liver is looked for, in the volume; None where the localiser finds nothing."""
         with steps.timed("localiser"):
@@ -212,53 +216,60 @@ class LiverTumourInferer(Inferer):
             box = enlarge(box_on_grid(found, self.localiser_size, volume.shape), volume.shape, *margin)
             box = at_least(box, volume.shape, (1, 1, max(slices, 1)))
             steps.box = math.prod(box.size)
-            if "box" in maps:
-                crop(maps["box"], box).fill_(1)
-            targets = [maps["localiser"]] if "localiser" in maps else []
-            for target in [*targets, maps["labels"]] if self.stage == "localiser" else targets:
-                bring_back(mask, target, "mask")
+            parts["box"] = Part(box, mask.new_ones(()).expand(box.size))
+            if self.stage == "localiser" or "localiser" in self.maps:
+                parts["localiser"] = Part(Box((0, 0, 0), tuple(volume.shape)), mask)
             if self.stage == "localiser":
-                steps.count(maps["labels"], Box((0, 0, 0), tuple(volume.shape)))
+                parts["labels"] = parts["localiser"]
         return box
 
     def _label_liver(
-        self, volume: torch.Tensor, network: Any, maps: dict[str, torch.Tensor], box: Box, steps: LiverSteps
-    ) -> Box | None:
-        """Label the liver inside its box; the smallest box around it, None where there is none."""
+        self, volume: torch.Tensor, network: Any, parts: dict[str, Part], box: Box, steps: LiverSteps
+    ) -> None:
+        """Label the liver inside its box, if there is one."""
         with steps.timed("liver"):
-            resized = resize_slices(crop(volume, box), self.liver_size)
-            probability = one_channel(self.liver_tiles(resized[None, None], network.liver), "liver")
+            resized = volume.new_empty((1, 1, *self.liver_size, box.size[2]))
+            resize_into(resized[0, 0], crop(volume, box))
+            watched = Watched(network.liver, "liver")
+            probability = self.liver_tiles(resized, watched.networks)[0, 0]
             steps.windows["liver"] = self.liver_tiles.windows
+            watched.check()
             del resized
         with steps.timed("largest part"):
-            labels = crop(maps["labels"], box)
-            if "liver_probability" in maps:
-                bring_back(probability, crop(maps["liver_probability"], box))
+            if "liver_probability" in self.maps:
+                parts["liver_probability"] = Part(box, probability)
+            mask = torch.empty(box.size, dtype=torch.bool, device=volume.device)
             if self.threshold_first:
-                bring_back((probability >= self.liver_threshold).float(), labels, threshold=_RESIZED_BACK)
+                resize_into(mask, (probability >= self.liver_threshold).float(), _RESIZED_BACK)
             else:
-                bring_back(probability, labels, threshold=self.liver_threshold)
+                resize_into(mask, probability, self.liver_threshold)
             del probability
-            mask, found = largest_part(labels, "what the liver network found")
-            labels.copy_(mask)
-        if found is None:
-            return None
-        start = tuple(first + offset for first, offset in zip(box.start, found.start))
-        return Box(start, tuple(first + length for first, length in zip(start, found.size)))
+            mask, found = largest_part(mask, "what the liver network found")
+            if found is not None:
+                start = [first + offset for first, offset in zip(box.start, found.start)]
+                stop = [first + offset for first, offset in zip(box.start, found.stop)]
+                parts["labels"] = Part(Box(tuple(start), tuple(stop)), crop(mask, found).to(torch.uint8))
 
     def _label_tumour(
-        self, volume: torch.Tensor, network: Any, maps: dict[str, torch.Tensor], box: Box, steps: LiverSteps
+        self, volume: torch.Tensor, network: Any, parts: dict[str, Part], box: Box, steps: LiverSteps
     ) -> None:
-        """Turn labels 1 inside a box into 2 where there is tumour."""
+        """Turn labels 1 into 2 where a box around them holds tumour."""
+        tiles = copy.copy(self.tumour_tiles)
+        if "tumour_probability" not in self.maps:
+            # the same means, cut off as they are done: not held for the whole box
+            tiles.output, tiles.threshold = "labels", self.tumour_threshold
         with steps.timed("tumour"):
-            labels = crop(maps["labels"], box)
-            liver = labels != 0
-            windows = self.tumour_tiles(crop(volume, box)[None, None], network.tumour, mask=liver[None, None])
-            steps.windows["tumour"] = self.tumour_tiles.windows
-            probability = one_channel(windows, "tumour")
-            if "tumour_probability" in maps:
-                crop(maps["tumour_probability"], box).copy_(probability)
-            labels.add_((probability >= self.tumour_threshold).logical_and_(liver))
+            tight, labels = parts["labels"]
+            start, stop = ([a - b for a, b in zip(side, box.start)] for side in (tight.start, tight.stop))
+            inner, watched = Box(tuple(start), tuple(stop)), Watched(network.tumour, "tumour")
+            liver = paste(labels, inner, box.size).bool()
+            found = tiles(crop(volume, box)[None, None], watched.networks, mask=liver[None, None])[0, 0]
+            steps.windows["tumour"] = tiles.windows
+            watched.check()
+            if "tumour_probability" in self.maps:
+                parts["tumour_probability"] = Part(box, found)
+                found = (found >= self.tumour_threshold).logical_and_(liver)
+            labels.add_(crop(found, inner))
 
     def _check(self) -> None:
         """Refuse arguments outside their range."""
@@ -271,9 +282,10 @@ class LiverTumourInferer(Inferer):
         if len(set(self.maps)) < len(self.maps):
             raise InputError(problem(f"maps={self.maps}", "a map is one channel", "name each once"))
         for name, tiles in {"liver_tiles": self.liver_tiles, "tumour_tiles": self.tumour_tiles}.items():
-            if tiles.output != "probabilities":
-                came = f"{name} with output={tiles.output!r}"
-                raise InputError(problem(came, "thresholds are the inferer's own", "use output='probabilities'"))
+            if tiles.output != "probabilities" or tiles.vote != "mean":
+                came = f"{name} with output={tiles.output!r} and vote={tiles.vote!r}"
+                rule = "windows give mean probabilities, thresholds are the inferer's own"
+                raise InputError(problem(came, rule, "use output='probabilities', vote='mean'"))
         for name in ("localiser_threshold", "liver_threshold", "tumour_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 came = f"{name} is {getattr(self, name)!r}"
@@ -289,12 +301,3 @@ class LiverTumourInferer(Inferer):
         if self.localiser_batch_size < 1:
             came = f"localiser_batch_size is {self.localiser_batch_size}"
             raise InputError(problem(came, "at least one slice is run at a time", "pass 1 or more"))
-
-
-def _check_network(network: Any, stages: Sequence[str]) -> None:
-    """Refuse a network without the children that are run."""
-    missing = [stage for stage in stages if not isinstance(getattr(network, stage, None), torch.nn.Module)]
-    if missing:
-        came = f"the network {type(network).__name__} has no {' and no '.join(missing)}"
-        rule = "the stages are the children localiser, liver and tumour of one network"
-        raise InputError(problem(came, rule, "pass a common.networks.LiverTumourRAUNet, unwrapped"))

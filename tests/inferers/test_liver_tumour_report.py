@@ -98,7 +98,7 @@ def test_the_report_holds_plain_numbers(caplog, batched):
     assert report["liver_ml"] == pytest.approx(voxel * (result[:, 0] > 0).sum().item())
     assert report["tumour_ml"] == pytest.approx(voxel * (result[:, 0] == 2).sum().item())
     assert report["liver_found"] is True and report["tumours"] >= items
-    assert set(report["seconds"]) == {"localiser", "box", "liver", "largest part", "tumour"}
+    assert set(report["seconds"]) == {"localiser", "box", "liver", "largest part", "tumour", "paste"}
     assert min(report["seconds"].values()) > 0 and report["windows"]["localiser"] == 30 * items
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert len(lines) == items and all("liver box" in line and "windows" in line for line in lines)
@@ -158,10 +158,11 @@ def test_refuses_arguments(settings, text):
         inferer_of(**settings)
 
 
-def test_refuses_tiles_that_give_labels():
+@pytest.mark.parametrize("settings", [dict(output="labels"), dict(output="probabilities", vote="majority")], ids=str)
+def test_refuses_tiles_that_do_not_give_mean_probabilities(settings):
     tiles = VotingInferer(8, output="probabilities", activation="sigmoid")
-    with pytest.raises(InputError, match="tumour_tiles with output='labels'.*use output='probabilities'"):
-        LiverTumourInferer(liver_tiles=tiles, tumour_tiles=VotingInferer(8))
+    with pytest.raises(InputError, match="tumour_tiles with output=.*use output='probabilities', vote='mean'"):
+        LiverTumourInferer(liver_tiles=tiles, tumour_tiles=VotingInferer(8, **settings))
 
 
 def test_refuses_an_unknown_end():
