@@ -87,26 +87,31 @@ class LiverTumourRAUNet(nn.Module):
         both = liver * tumour
         return torch.cat([1 - liver, liver - both, both], 1)
 
-    def child(self, name: str) -> RAUNet:
-        """The one network of a stage, to be trained.
+    def child(self, name: str) -> nn.Module:
+        """The network of a stage; of several members the list of them.
 
         Args:
             name: ``"localiser"``, ``"liver"`` or ``"tumour"``.
 
         Raises:
-            InputError: for another name, and for a 3D stage of several members.
+            InputError: for another name.
         """
         if name not in STAGES:
             rule = f"it must be one of {', '.join(STAGES)}"
             raise InputError(
                 problem(f"there is no stage {name!r}", rule, f"use {nearest(str(name), STAGES) or 'liver'!r}")
             )
-        network = getattr(self, name)
-        if isinstance(network, nn.ModuleList):
-            came = f"stage '{name}' has {self.members} members"
+        return getattr(self, name)
+
+    def check_trainable(self) -> None:
+        """
+        Raises:
+            InputError: for an ensemble, which is joined and not trained.
+        """
+        if self.ensemble:
+            came = f"liver and tumour have {self.members} members each"
             rule = "an ensemble is joined from the weights of runs on several folds, not trained"
             raise InputError(problem(came, rule, "train each fold with members=1 and join their weights"))
-        return network
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Size of the result for an image of `input_size` voxels (D, H, W): the same.

@@ -91,9 +91,11 @@ def test_the_rate_falls_where_the_held_out_score_stands_still():
     parser = ConfigParser()
     parser.read_config([str(RA_UNET / f"{name}.json") for name in ("train", "small")])
     parser.update({"localiser_width": 1, "width": 1, "device": "cpu", "plateau_patience": 2})
-    validators = {"localiser": "localiser::evaluator", "liver": "liver::evaluator", "tumour": "validate::evaluator"}
-    for stage, validator in validators.items():
-        handler, evaluator = (parser.get_parsed_content(name) for name in (f"{stage}_schedule", validator))
+    sections = {"localiser": ("localiser", "localiser"), "liver": ("liver", "liver"), "tumour": ("train", "validate")}
+    for stage, (section, validator) in sections.items():
+        handler = parser.get_parsed_content(f"{section}::handlers")[1]
+        evaluator = parser.get_parsed_content(f"{validator}::evaluator")
+        assert handler.lr_scheduler is parser.get_parsed_content(f"{stage}_lr_scheduler")
         trainer, optimizer = Engine(lambda engine, batch: None), handler.lr_scheduler.optimizer
         handler.attach(trainer)
 

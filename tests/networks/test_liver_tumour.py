@@ -78,6 +78,7 @@ class TestStages:
         for name, dims in [("localiser", 2), ("liver", 3), ("tumour", 3)]:
             assert network.child(name) is network.get_submodule(name)
             assert network.child(name).spatial_dims == dims
+        network.check_trainable()
         network(torch.randn(2, 1, 32, 32, 32)).square().sum().backward()
         assert all(p.grad is None for p in network.localiser.parameters())
 
@@ -90,9 +91,8 @@ class TestStages:
         with pytest.raises(InputError, match="no stage 'tumor': it must be one of localiser, liver.*use 'tumour'"):
             LiverTumourRAUNet(**TINY).child("tumor")
         ensemble = LiverTumourRAUNet(**TINY, members=2)
-        assert ensemble.child("localiser") is ensemble.localiser
-        with pytest.raises(InputError, match="'liver' has 2 members: .*not trained.*members=1 and join their weights"):
-            ensemble.child("liver")
+        with pytest.raises(InputError, match="2 members each: .*not trained.*members=1 and join their weights"):
+            ensemble.check_trainable()
         with pytest.raises(InputError, match="members is 0: it must be a whole number"):
             LiverTumourRAUNet(**TINY, members=0)
         with pytest.raises(InputError, match="pad it to 32x64x32"):
