@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from monai.networks.layers import Conv, Pool
 from monai.networks.layers.utils import get_norm_layer
@@ -16,11 +13,12 @@ from ..checks import InputError, nearest, problem
 __all__ = [
     "NORMS",
     "AttentionModule",
+    "FrozenStatistics",
     "JoinBlock",
     "PreActivationBlock",
-    "frozen_statistics",
     "norm_layer",
     "upsampled",
+    "upsampled_convolution",
 ]
 
 NORMS = ("batch_running", "instance")
@@ -68,18 +66,27 @@ def upsampled_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
 
 
-@contextlib.contextmanager
-def frozen_statistics(part: nn.Module) -> Iterator[None]:
-    """Within, running statistics are copies that are thrown away after: what is computed again counts once."""
-    norms = [each for each in part.modules() if isinstance(each, (nn.BatchNorm2d, nn.BatchNorm3d))]
-    before = [dict(norm.named_buffers(recurse=False)) for norm in norms]
-    try:
-        for norm, buffers in zip(norms, before):
+class FrozenStatistics:
+    """Context in which running statistics are copies, thrown away after: what is computed again counts once.
+
+    It may be entered many times, as by several backward passes through one graph.
+
+    Args:
+        part: its normalisations are meant.
+    """
+
+    def __init__(self, part: nn.Module) -> None:
+        self.norms = [each for each in part.modules() if isinstance(each, (nn.BatchNorm2d, nn.BatchNorm3d))]
+        self.before: list[dict[str, torch.Tensor]] = []
+
+    def __enter__(self) -> None:
+        self.before = [dict(norm.named_buffers(recurse=False)) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.before):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer.clone())
-        yield
-    finally:
-        for norm, buffers in zip(norms, before):
+
+    def __exit__(self, *error: object) -> None:
+        for norm, buffers in zip(self.norms, self.before):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)
 

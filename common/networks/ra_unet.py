@@ -12,9 +12,9 @@ from torch import nn
 from ..checks import InputError, parse_flag, problem
 from .ra_parts import (
     AttentionModule,
+    FrozenStatistics,
     JoinBlock,
     PreActivationBlock,
-    frozen_statistics,
     norm_layer,
     upsampled_convolution,
 )
@@ -134,7 +134,7 @@ class RAUNet(nn.Module):
 
     def _again(self, part: nn.Module, step: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         """Call a step that has the normalisations of `part`, and keep its inputs only."""
-        return recomputed(step, *inputs, within=functools.partial(frozen_statistics, part))
+        return recomputed(step, *inputs, within=functools.partial(FrozenStatistics, part))
 
     def _pooled(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return block(self.pool(x))

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torch import nn
+from kept import saved_bytes
 
 from common.networks import ResidualBlock, RUNet, residual
 
 VARIANTS = ["RF64", "RF88", "RF112"]
 SMALL = (2, 1, 6, 12, 16)
-
-
-def saved_bytes(step: Callable[[], Sequence[torch.Tensor]]) -> int:
-    """Bytes of the distinct storages that autograd keeps for the backward pass, weights left out."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = step()
-    del result
-    return sum(kept.values())
 
 
 class TestSaveMemory:
