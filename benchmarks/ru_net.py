@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import in_turn, kept_bytes, peak, peak_of, times
 from torch import nn
 from torch.nn import functional as F
 
@@ -117,22 +114,6 @@ def outputs(network: nn.Module, x: torch.Tensor, boxes: list[Box] | None) -> lis
     return located
 
 
-def kept_bytes(network: nn.Module, x: torch.Tensor, boxes: list[Box] | None) -> int:
-    """Bytes of the distinct storages that autograd keeps for the backward pass, weights left out."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = outputs(network, x, boxes)
-    del result
-    return sum(kept.values())
-
-
 def footprint_table(width: int) -> bool:
     """Bytes kept at the size of the paper; whether both goals are met."""
     with torch.device("meta"):
@@ -147,11 +128,11 @@ def footprint_table(width: int) -> bool:
         ("RUNet, the whole volume one region, save_memory", saving, None),
         ("RUNet, save_memory", saving, boxes),
     ]
-    print(f"\nbytes kept for the backward pass at {_times(PAPER)}, width {width} (paper 9.7 / 18.9 GB = 0.51,")
+    print(f"\nbytes kept for the backward pass at {times(PAPER)}, width {width} (paper 9.7 / 18.9 GB = 0.51,")
     print(f"with activations in place 6.5 / 13.3 = 0.49)\n{'':<50}{'parameters':>11}{'GB':>8}{'ratio':>8}")
     ratios, first = {}, 0
     for name, network, where in rows:
-        count, kept = sum(p.numel() for p in network.parameters()), kept_bytes(network, x, where)
+        count, kept = sum(p.numel() for p in network.parameters()), kept_bytes(outputs, network, x, where)
         first = first or kept
         ratios[name] = kept / first
         print(f"{name:<50}{count:>11,}{kept / 1e9:>8.2f}{ratios[name]:>8.3f}")
@@ -187,47 +168,6 @@ def ensemble(width: int, size: tuple[int, ...], device: str) -> RUNetEnsemble:
     return network
 
 
-def seconds_of(call: Callable[[], object], device: str) -> float:
-    """Seconds of a call: of the processor, or of the GPU's queue."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = clock()
-    call()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return clock() - start
-
-
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of every call, round by round."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            spent[name].append(seconds_of(call, device))
-    return spent
-
-
-def status(name: str) -> int:
-    """A line of this process's memory, bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def peak_of(call: Callable[[], object], device: str) -> int:
-    """Bytes that a call needs beyond what is there before: resident set, or the allocator's on a GPU."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident set so far becomes the present one
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
-
-
 def measure_peak(what: str, width: int, size: list[int], device: str) -> int:
     """Bytes of a training step or of a prediction, in this process."""
     x, small = torch.randn(1, 1, *size, device=device), torch.randn(1, 1, 4, 16, 16, device=device)
@@ -245,16 +185,9 @@ def measure_peak(what: str, width: int, size: list[int], device: str) -> int:
         return peak_of(lambda: inferer(x, network), device)
 
 
-def peak(*arguments: object) -> int:
-    """Bytes in a fresh process that gives freed memory back at once."""
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()[-1])
-
-
 def step_table(size: tuple[int, ...], width: int, rounds: int, device: str) -> bool:
     """Seconds and peak of a training step; whether saving memory costs no more than it may."""
-    print(f"\ntraining step at {_times(size)}: seconds, ratio to RUNet; peak GB, ratio to the U-Net", flush=True)
+    print(f"\ntraining step at {times(size)}: seconds, ratio to RUNet; peak GB, ratio to the U-Net", flush=True)
     x, networks = torch.randn(1, 1, *size, device=device), {name: build(name, width).to(device) for name in STEPS}
     for network in networks.values():
         train_step(network, x[..., :16, :32, :32])
@@ -263,7 +196,7 @@ def step_table(size: tuple[int, ...], width: int, rounds: int, device: str) -> b
     for name in STEPS:
         each = sorted(a / b for a, b in zip(spent[name], spent["RUNet"], strict=True))
         ratios[name] = statistics.median(each)
-        high = peak(name, width, size, device)
+        high = peak(__file__, name, width, size, device)
         first = first or high
         print(
             f"{name:<22}{statistics.median(spent[name]):>8.2f}{ratios[name]:>7.2f} ({each[0]:.2f}-{each[-1]:.2f})",
@@ -276,7 +209,7 @@ def step_table(size: tuple[int, ...], width: int, rounds: int, device: str) -> b
 @torch.no_grad()
 def inference_table(size: tuple[int, ...], width: int, rounds: int, device: str) -> bool:
     """Seconds and peak of an ensemble in its regions against three passes; whether both goals are met."""
-    print(f"\nthree members at {_times(size)}, two regions each", flush=True)
+    print(f"\nthree members at {times(size)}, two regions each", flush=True)
     x, network, inferer = (
         torch.randn(1, 1, *size, device=device),
         ensemble(width, size, device),
@@ -302,7 +235,7 @@ def inference_table(size: tuple[int, ...], width: int, rounds: int, device: str)
     print(f"({ratios[0]:.2f}-{ratios[-1]:.2f}); rois {inferer.report['rois']}, share {inferer.report['roi_share']:.3f}")
     told = ", ".join(f"{step} {statistics.median(s[step] for s in steps):.3f}" for step in steps[0])
     print(f"  of these (elapsed): {told}", flush=True)
-    one, all_three = peak("pass", width, size, device), peak("ensemble", width, size, device)
+    one, all_three = peak(__file__, "pass", width, size, device), peak(__file__, "ensemble", width, size, device)
     print(
         f"  peak GB: one pass of the U-Net {one / 1e9:.2f}, the ensemble {all_three / 1e9:.2f}, {all_three / one:.2f}"
     )
@@ -333,10 +266,6 @@ def main() -> int:
     if options.only in (None, "inference"):
         held = inference_table(size, options.width, options.rounds, options.device) and held
     return 0 if held else 1
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(str(n) for n in size)
 
 
 if __name__ == "__main__":
