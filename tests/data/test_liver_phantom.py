@@ -120,6 +120,14 @@ def test_vessels_of_the_liver_are_labelled_as_liver(cases):
         assert (case.label == 0)[body.label == 1].mean() > 0.8
 
 
+def test_trunks_are_the_livers_from_four_millimetres_below_its_surface():
+    body = paint_abdomen(_rng(0), SMALL, None, None)
+    liver, vein = body.liver, body.canvas.label[body.liver.box] == 2
+    shallow, deep = (vein & part for part in (liver.surface >= -4, liver.surface < -4))
+    assert (shallow & (liver.surface < 0)).any() and not liver.inside[shallow].any()
+    assert liver.inside[deep].mean() > 0.9
+
+
 def test_tumours_are_darker_than_the_liver_by_several_amounts(small):
     contrasts = []
     for case in small:
