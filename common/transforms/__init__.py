@@ -19,7 +19,7 @@ from .save import AtomicSaveImaged, CaseNames
 from .slab import RandSlab, RandSlabd
 from .spacing import KeySpacingd
 from .standardise import StandardiseBody, StandardiseBodyd
-from .submission import SaveSubmissiond
+from .submission import SubmissionSaveImaged
 from .subsample import Subsample, Subsampled
 
 __all__ = [
@@ -60,9 +60,9 @@ __all__ = [
     "ResizeSlicesd",
     "RestrictLabel",
     "RestrictLabeld",
-    "SaveSubmissiond",
     "StandardiseBody",
     "StandardiseBodyd",
+    "SubmissionSaveImaged",
     "Subsample",
     "Subsampled",
     "VoxelWeights",

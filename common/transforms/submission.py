@@ -16,7 +16,7 @@ from ..checks import InputError, problem
 from ..files import case_name
 from .save import AtomicSaveImaged
 
-__all__ = ["SaveSubmissiond", "submission_name"]
+__all__ = ["SubmissionSaveImaged", "submission_name"]
 
 _CASE = re.compile(r"test-volume-(\d+)", re.IGNORECASE)
 _CASES = 70  # test volumes of the challenge, numbered from 0
@@ -43,7 +43,7 @@ def submission_name(path: str | os.PathLike[str]) -> str:
     return f"test-segmentation-{int(found[1])}.nii"
 
 
-class SaveSubmissiond(AtomicSaveImaged):
+class SubmissionSaveImaged(AtomicSaveImaged):
     """Save labels as the LiTS challenge takes them: ``test-segmentation-N.nii``, not compressed, of one byte a voxel.
 
     Each file is written whole or not at all, on the grid of ``test-volume-N.nii``; see :class:`AtomicSaveImaged`.

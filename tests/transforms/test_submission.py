@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import SaveImaged
 
 from common.checks import InputError
-from common.transforms import SaveSubmissiond
+from common.transforms import SubmissionSaveImaged
 from common.transforms.submission import submission_name
 
 AFFINE = torch.tensor([[-0.5, 0, 0, 7], [0, 2.0, 0, -3], [0, 0, 3.0, 1], [0, 0, 0, 1]], dtype=torch.float64)
@@ -29,7 +30,7 @@ def labels(source):
     ],
 )
 def test_names_and_what_is_written(tmp_path, source, name):
-    done = SaveSubmissiond("pred", tmp_path / "out")({"pred": labels(source), "x": 1})
+    done = SubmissionSaveImaged("pred", tmp_path / "out")({"pred": labels(source), "x": 1})
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
     saved = nibabel.load(tmp_path / "out" / name)
     assert saved.get_data_dtype() == np.uint8 and np.array_equal(saved.affine, AFFINE.numpy())
@@ -44,21 +45,26 @@ def test_names_and_what_is_written(tmp_path, source, name):
 )
 def test_other_names_are_refused(tmp_path, source):
     with pytest.raises(InputError, match=r"can not be named.*test-volume-0\.nii to test-volume-69\.nii.*without the"):
-        SaveSubmissiond("pred", tmp_path)({"pred": labels(source)})
+        SubmissionSaveImaged("pred", tmp_path)({"pred": labels(source)})
     with pytest.raises(InputError, match="can not be named for the LiTS challenge"):
         submission_name(source)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_volumes_of_one_number_are_refused(tmp_path):
-    save = SaveSubmissiond("pred", tmp_path)
+    save = SubmissionSaveImaged("pred", tmp_path)
     for _ in range(2):  # the same one again replaces its own file
         save({"pred": labels("a/test-volume-7.nii")})
     with pytest.raises(InputError, match=r"two volumes .* saved as 'test-segmentation-7\.nii'"):
         save({"pred": labels("b/test-volume-7.nii.gz")})
 
 
+def test_consumers_that_leave_savers_out_know_it():
+    # MONAI Label drops instances of SaveImaged, MONAI Deploy what has this in its name
+    assert issubclass(SubmissionSaveImaged, SaveImaged) and "SaveImage" in SubmissionSaveImaged.__name__
+
+
 def test_one_key_only():
     with pytest.raises(InputError, match="one file a volume"):
-        SaveSubmissiond(["pred", "box"], "out")
-    assert SaveSubmissiond("pred", "out", allow_missing_keys=True)({}) == {}
+        SubmissionSaveImaged(["pred", "box"], "out")
+    assert SubmissionSaveImaged("pred", "out", allow_missing_keys=True)({}) == {}
