@@ -81,9 +81,9 @@ def test_three_stages_keep_their_proportion_of_epochs(overlays, epochs):
     for stage in ("localiser", "liver"):
         wanted[stage] = math.ceil(wanted["tumour"] * parser[f"{stage}_epochs"] / parser["epochs"])
         assert parser.get_parsed_content(f"{stage}::epochs") == wanted[stage]
-    if "modern" in overlays:
-        found = {stage: parser.get_parsed_content(f"{stage}_lr_scheduler").total_iters for stage in wanted}
-        assert found == wanted
+    schedules = {stage: parser.get_parsed_content(f"{stage}_lr_scheduler") for stage in wanted}
+    found = {stage: schedule.total_iters for stage, schedule in schedules.items() if hasattr(schedule, "total_iters")}
+    assert found == wanted or (found == {} and "modern" not in overlays)
 
 
 def test_the_rate_falls_where_the_held_out_score_stands_still():
