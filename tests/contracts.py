@@ -48,6 +48,14 @@ class NetworkContract:
         """The part of the network that a gradient through its forward reaches; a composite of stages overrides it."""
         return network
 
+    def learning(self, network: nn.Module) -> nn.Module:
+        """The network in the mode in which every parameter has a gradient.
+
+        Where biases stand before a normalisation by the batch's statistics, which takes them away again, that is
+        evaluation by running ones: in training their gradient is rounding.
+        """
+        return network.train()
+
     def test_output_shape(self, case):
         network, x = self.build(case)
         assert tuple(network.eval()(x).shape) == case.output_shape
@@ -55,7 +63,7 @@ class NetworkContract:
 
     def test_every_parameter_learns(self, case):
         network, x = self.build(case)
-        network(x).square().mean().backward()
+        self.learning(network)(x).square().mean().backward()
         for name, parameter in self.trained(network).named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), f"{name} has no gradient"

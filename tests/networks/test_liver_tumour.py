@@ -17,11 +17,14 @@ LARGE = 1e4
 class TestLiverTumourRAUNetContract(NetworkContract):
     network_class = LiverTumourRAUNet
     cases = [
-        NetworkCase({"localiser_width": 1, "width": 2}, (2, 1, 32, 64, 32), (2, 3, 32, 64, 32)),
+        NetworkCase({"localiser_width": 1, "width": 4}, (2, 1, 32, 64, 32), (2, 3, 32, 64, 32)),
     ]
 
     def trained(self, network):
         return nn.ModuleList([network.liver, network.tumour])
+
+    def learning(self, network):
+        return network.eval()
 
     def test_an_ensemble_scripts_too(self):
         network, x = LiverTumourRAUNet(**TINY, members=2).eval(), torch.randn(1, 1, 32, 32, 64)
