@@ -1,7 +1,7 @@
 """RA-UNet at full clinical size: trained on phantoms and part of a recorded CT, run on the whole of it.
 
     python benchmarks/recorded_liver.py --data FOLDER --out FOLDER
-    python benchmarks/recorded_liver.py --data FOLDER --out FOLDER --set width=4 localiser_epochs=6 liver_epochs=6
+    python benchmarks/recorded_liver.py --data FOLDER --out FOLDER --overlays demo --set width=4 liver_size=[112,112]
 
 FOLDER is a Decathlon folder whose first case is a CT with a labelled liver. The upper part of it, cut at `--cut` of its
 height, and phantoms are the training set; one phantom is held out. Training and prediction are lines of
@@ -16,6 +16,7 @@ pipeline runs at this size and learns; it says nothing about accuracy.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
+from measure import peak_of, times
 from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,12 +53,19 @@ class Run:
         self.out, self.cut = Path(options.out).resolve(), options.cut
         self.recorded = training_cases(options.data, "all")[0]
         self.overlays = [name for name in options.overlays.split(",") if name]
-        self.given = dict(pair.split("=", 1) for pair in options.set)
+        self.given = {name: plain(text) for name, text in (pair.split("=", 1) for pair in options.set)}
         self.model = self.out / "model.pt"
+
+    def configs(self, *base: str) -> list[Path]:
+        """Files of a line: the configs `base`, and the overlays, of which prediction takes those that fit it."""
+        files = [config_file(BUNDLE, name) for name in base]
+        known = ConfigParser.load_config_files([str(path) for path in files])
+        overlays = [config_file(BUNDLE, name) for name in self.overlays]
+        return [*files, *(one for one in overlays if "train" in known or read_json(one).keys() <= known.keys())]
 
     def command(self, *base: str, **places: object) -> list[str]:
         """A line of MONAI over the configs `base` and the overlays."""
-        configs = [config_file(BUNDLE, name) for name in (*base, *self.overlays)]
+        configs = self.configs(*base)
         known = ConfigParser.load_config_files([str(path) for path in configs])
         chosen = {name: value for name, value in self.given.items() if name in known}
         return bundle_command(configs, {**chosen, "bundle_root": BUNDLE, "model_path": self.model, **places})
@@ -68,6 +77,14 @@ class Run:
             stream.write(f"$ {shown(command)}\n")
             stream.flush()
             subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
+
+
+def plain(text: str) -> object:
+    """A value of the command line as JSON has it; what is no JSON is text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def first_slice(label: nibabel.Nifti1Image, cut: float) -> int:
@@ -113,15 +130,16 @@ def costs(run: Run) -> list[list[str]]:
     lines = [["up to", "seconds", "peak MiB above the volume"]]
     for stage in STAGES:
         command = [sys.executable, __file__, *sys.argv[1:], "--stage", stage]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        # freed memory is given back at once, so that a peak is of this stage
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.split()
         lines.append([stage, f"{float(told[-2]):.1f}", f"{float(told[-1]) / MIB:.0f}"])
     return lines
 
 
 def measure(run: Run, stage: str) -> None:
     """Print seconds and bytes of one run of the pipeline up to a stage."""
-    configs = [config_file(BUNDLE, name) for name in ("inference", *run.overlays)]
-    parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in configs]))
+    parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in run.configs("inference")]))
     parser.update({name: value for name, value in run.given.items() if name in parser.config})
     parser.update({"bundle_root": str(BUNDLE), "model_path": str(run.model)})
     network = parser.get_parsed_content("network").eval()
@@ -129,25 +147,9 @@ def measure(run: Run, stage: str) -> None:
     item = parser.get_parsed_content("preprocessing")({"image": run.recorded["image"]})
     image = item["image"][None].to(parser.get_parsed_content("device"))
     inferer = parser.get_parsed_content("inferer").until(stage)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # the highest resident set so far becomes the present one
-        before = status("VmRSS")
     begun = time.perf_counter()
-    inferer(image, network)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - begun
-    print(seconds, (torch.cuda.max_memory_allocated() if image.is_cuda else status("VmHWM")) - before)
-
-
-def status(name: str) -> int:
-    """A line of this process's memory, bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    peak = peak_of(lambda: inferer(image, network), image.device.type)
+    print(time.perf_counter() - begun, peak)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -199,7 +201,7 @@ def main() -> int:
         "train", "evaluate", dataset_dir=recorded, output_dir=run.out / "evaluation", fold=0, folds="$None"
     )
     run.run("evaluate", evaluation)
-    size = "x".join(map(str, nibabel.load(run.recorded["image"]).shape))
+    size = times(nibabel.load(run.recorded["image"]).shape)
     text = "\n\n".join(
         [
             f"# RA-UNet on a recorded CT of {size} voxels",
