@@ -1,7 +1,7 @@
 """RA-UNet at full clinical size: trained on phantoms and part of a recorded CT, run on the whole of it.
 
     python benchmarks/recorded_liver.py --data FOLDER --out FOLDER
-    python benchmarks/recorded_liver.py --data FOLDER --out FOLDER --overlays demo --set width=4 liver_size=[112,112]
+    python benchmarks/recorded_liver.py --data FOLDER --out FOLDER --overlays demo --set width=4 liver_size=[128,128]
 
 FOLDER is a Decathlon folder whose first case is a CT with a labelled liver. The upper part of it, cut at `--cut` of its
 height, and phantoms are the training set; one phantom is held out. Training and prediction are lines of
