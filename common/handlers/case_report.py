@@ -14,6 +14,7 @@ from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
+from ..files import check_writable
 from ..metrics.scores import case_scores
 from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
@@ -86,6 +87,11 @@ class CaseReport:
         engine.add_event_handler(Events.COMPLETED, self._complete)
 
     def _start(self, engine: Engine) -> None:
+        """
+        Raises:
+            InputError: when the folder can not be written to.
+        """
+        check_writable(self.output_dir)  # before every case is predicted in vain
         self._clear()
 
     def _clear(self) -> None:

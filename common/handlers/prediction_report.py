@@ -18,7 +18,7 @@ from monai.utils import CommonKeys
 from tqdm import tqdm
 
 from ..checks import InputError
-from ..files import write_json
+from ..files import check_writable, write_json
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import has_matplotlib, prediction_figure
@@ -75,6 +75,11 @@ class PredictionReport:
         engine.add_event_handler(Events.COMPLETED, self._complete)
 
     def _start(self, engine: Engine) -> None:
+        """
+        Raises:
+            InputError: when the folder can not be written to.
+        """
+        check_writable(self.output_dir)  # before every case is predicted in vain
         self.reports = []
         self._names = CaseNames()
         self._bar = tqdm(total=_total(engine), desc="cases", unit="case", disable=None)

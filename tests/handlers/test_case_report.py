@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from common.checks import InputError
 from common.engines.case_evaluator import CaseEvaluator, CasesFailed
 from common.handlers.case_report import CaseReport
 from common.metrics.scores import NOT_DENSE
@@ -82,6 +83,14 @@ def test_weights_and_warning_are_on_record(tmp_path, cube_case, evaluator, set_s
     evaluator([cube_case("a")], [state, CaseReport(tmp_path / "out", NAMES, picture=False)]).run()
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert content["warning"] == "loud" and content["weights"] == {"dataset": "kidney", "source": "data"}
+
+
+def test_nothing_is_scored_where_nothing_can_be_written(tmp_path, cube_case, evaluator):
+    (tmp_path / "out").write_text("a file, not a folder")
+    engine = evaluator([cube_case("a")], [CaseReport(tmp_path / "out", NAMES, picture=False)])
+    with pytest.raises(InputError, match="out/.*can not be written.*choose another folder"):
+        engine.run()
+    assert engine.state.iteration == 0
 
 
 def test_a_second_run_starts_anew(tmp_path, cube_case, evaluator):

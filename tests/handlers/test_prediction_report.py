@@ -11,6 +11,7 @@ from monai.data import DataLoader, Dataset, list_data_collate
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
 
+from common.checks import InputError
 from common.handlers.cases import class_indices
 from common.handlers.prediction_report import PredictionReport
 from common.transforms.save import AtomicSaveImaged
@@ -99,6 +100,14 @@ def test_log_counts_cases_where_there_is_no_terminal(tmp_path, cube_case, evalua
     caplog.set_level("INFO")
     evaluator(images(cube_case, "a", "b"), [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
     assert "case 2 of 2: b," in caplog.text and "2 predicted, 0 failed" in caplog.text
+
+
+def test_nothing_is_predicted_where_nothing_can_be_written(tmp_path, cube_case, evaluator):
+    (tmp_path / "out").write_text("a file, not a folder")
+    engine = evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "out", NAMES)])
+    with pytest.raises(InputError, match="out/.*can not be written.*choose another folder"):
+        engine.run()
+    assert engine.state.iteration == 0
 
 
 def test_list_of_failures_of_an_earlier_run_goes(tmp_path, cube_case, evaluator):
