@@ -88,6 +88,7 @@ def _fault(low: float, high: float, sample: torch.Tensor) -> str:
     if low >= 0 and high > 500:
         return (
             "apply the rescale slope and intercept of the DICOM header, which were left out (most often: subtract 1024)"
+            ", and leave out what is no CT (MR has no such units)"
         )
     if high < -300:
         return "give a scan of a body (this one holds nothing but air) and apply the rescale intercept only once"
