@@ -82,7 +82,9 @@ class Watched:
     """
 
     def __init__(self, network: torch.nn.Module, what: str) -> None:
-        networks = network if isinstance(network, torch.nn.ModuleList) else [network]
+        # TorchScript gives a ModuleList back as a module that remembers what it was
+        several = isinstance(network, torch.nn.ModuleList) or getattr(network, "original_name", "") == "ModuleList"
+        networks = list(network.children()) if several else [network]
         self.what, self.finite = what, True
         self.networks = [partial(self._run, one) for one in networks]
 

@@ -139,6 +139,19 @@ def test_the_published_network_fits():
     assert (result[:, :3] == torch.tensor([2.0, 1, 1]).reshape(1, 3, 1, 1, 1)).all() and (result[:, 3:] == 0.5).all()
 
 
+@pytest.mark.parametrize("members", [1, 3])
+def test_torchscript_answers_as_the_network_does(members, tmp_path):
+    torch.manual_seed(0)
+    network = LiverTumourRAUNet(localiser_width=1, width=1, members=members).eval()
+    torch.jit.script(network).save(tmp_path / "model.ts")
+    settings = dict(liver_size=(32, 32), slices=32, tumour=(32, 32, 32), localiser_size=(32, 64))
+    inferer = inferer_of(maps=MAPS, localiser_threshold=0.1, liver_threshold=0.1, **settings)
+    volume = body(36, 40, 34)
+    expected = inferer(volume, network)
+    assert expected[:, -1].unique().numel() > 2  # probabilities of every member, not of nothing
+    torch.testing.assert_close(inferer(volume, torch.jit.load(tmp_path / "model.ts").eval()), expected)
+
+
 def test_tumour_never_leaves_the_liver():
     network = Stages()
     network.tumour = Constant(3.0)
