@@ -19,14 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import peak, peak_of
 from monai.inferers import SlidingWindowInferer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -131,20 +129,6 @@ def cascade(mode: str = "one prediction (votes=1)", region: bool = True, downsam
     return CascadeInferer(windows[0], tiles[0], windows[1], tiles[1], downsampling, **whole)
 
 
-def status(name: str) -> int:
-    """A line of this process's memory, bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def peak_of(call: Callable[[], object]) -> int:
-    """Bytes that a call needs beyond what is there before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident set so far becomes the present one
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
-
-
 @torch.no_grad()
 def measure_memory(what: str, mode: str, side: str, size: tuple[int, ...]) -> int:
     """Bytes above one window's own, in this process: of one stage's tiles, or of the pipeline."""
@@ -154,7 +138,7 @@ def measure_memory(what: str, mode: str, side: str, size: tuple[int, ...]) -> in
     if what == "pipeline":
         volume, inferer = torso(size), cascade(mode, side == "region")
         inferer(volume[..., :64, :64, :8].clone(), network)
-        return peak_of(lambda: inferer(volume, network))
+        return peak_of(lambda: inferer(volume, network), "cpu")
     volume = torso(tuple(n // 2 for n in size))
     body, _, candidate = cascade(downsampling=1).localise(volume, StandInCascade(padded=False))
     volume = HounsfieldWindow((-2000, 3000), (-1, 1))(volume)
@@ -174,16 +158,13 @@ def measure_memory(what: str, mode: str, side: str, size: tuple[int, ...]) -> in
     # one core of a volume is one window
     single = volume[(..., *(slice(0, length) for length in stage.output_size(roi)))].clone()
     call(single)
-    alone = peak_of(lambda: call(single))
-    return peak_of(lambda: call(volume)) - alone
+    alone = peak_of(lambda: call(single), "cpu")
+    return peak_of(lambda: call(volume), "cpu") - alone
 
 
 def memory(*arguments: object) -> float:
-    """MiB above one window's own, in a fresh process that gives freed memory back at once."""
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return int(told.split()[-1]) / MIB
+    """MiB above one window's own, in a fresh process."""
+    return peak(__file__, *arguments) / MIB
 
 
 def tile_table(regions: dict[str, torch.Tensor]) -> float:

@@ -19,14 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import peak, peak_of
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -148,20 +147,6 @@ def inferer_of(side: str, scale: int) -> Callable:
     )
 
 
-def status(name: str) -> int:
-    """A line of this process's memory, bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def peak_of(call: Callable[[], object]) -> int:
-    """Bytes that a call needs beyond what is there before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident set so far becomes the present one
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
-
-
 def measure_memory(side: str, scale: int) -> int:
     """Bytes above one window's own, in this process."""
     torch.set_num_threads(1)
@@ -169,16 +154,13 @@ def measure_memory(side: str, scale: int) -> int:
     middle = [slice(max(length // 2 - 112 // scale, 0), length // 2 + 112 // scale) for length in volume.shape[2:4]]
     window = volume[(..., *middle, slice(0, 32 // scale))].clone()
     inferer(window, network)
-    alone = peak_of(lambda: inferer(window, network))
-    return peak_of(lambda: inferer(volume, network)) - alone
+    alone = peak_of(lambda: inferer(window, network), "cpu")
+    return peak_of(lambda: inferer(volume, network), "cpu") - alone
 
 
 def memory(side: str, scale: int) -> float:
-    """MiB above one window's own, in a fresh process that gives freed memory back at once."""
-    command = [sys.executable, __file__, "--child", json.dumps([side, scale])]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return int(told.split()[-1]) / MIB
+    """MiB above one window's own, in a fresh process."""
+    return peak(__file__, side, scale) / MIB
 
 
 @torch.no_grad()
@@ -212,8 +194,8 @@ def memory_table(scale: int) -> float:
     """Peaks of the three sides; the ratio to the whole volume's."""
     peaks = {side: memory(side, scale) for side in SIDES}
     print(f"\nMiB above one window's own (goal 0.3); the answer is {math.prod(SIZE) / scale**3 / MIB:.1f} of each")
-    for side, peak in peaks.items():
-        print(f"  {side:<22}{peak:>8.1f}   boxes / this {peaks['boxes'] / max(peak, 1e-6):.2f}", flush=True)
+    for side, most in peaks.items():
+        print(f"  {side:<22}{most:>8.1f}   boxes / this {peaks['boxes'] / max(most, 1e-6):.2f}", flush=True)
     return peaks["boxes"] / max(peaks["whole"], 1e-6)
 
 
