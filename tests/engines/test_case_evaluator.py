@@ -54,7 +54,7 @@ def cases(tmp_path):
     return write
 
 
-def build(items, out, network=None, loader=CaseLoader, **kwargs):
+def build(items, out, network=None, loader=CaseLoader, reports=None, **kwargs):
     dataset = Dataset(items, Compose([LoadImaged(keys="image", ensure_channel_first=True)]))
     save = AtomicSaveImaged(
         keys="pred",
@@ -69,7 +69,7 @@ def build(items, out, network=None, loader=CaseLoader, **kwargs):
         val_data_loader=loader(dataset),
         network=network or Picky(),
         postprocessing=save,
-        val_handlers=[StatsHandler(iteration_log=False), PredictionReport(out, NAMES, picture=False)],
+        val_handlers=[StatsHandler(iteration_log=False), PredictionReport(reports or out, NAMES, picture=False)],
         **kwargs,
     )
 
@@ -127,10 +127,18 @@ def test_ordinary_loader(tmp_path, cases):
 
 def test_saving_that_fails_is_a_failed_case(tmp_path, cases):
     (tmp_path / "file").write_text("in the way")
-    engine = build(cases("good1"), tmp_path / "file" / "out")
+    engine = build(cases("good1"), tmp_path / "file" / "out", reports=tmp_path / "reports")
     with pytest.raises(CasesFailed, match="1 of 1 cases failed .*good1_seg.nii.gz' can not be written"):
         engine.run()
     assert [failure["case"] for failure in engine.failures] == ["good1.nii.gz"]
+
+
+def test_a_folder_that_can_not_be_written_ends_the_run_before_the_first_case(tmp_path, cases):
+    (tmp_path / "file").write_text("in the way")
+    engine = build(cases("good1"), tmp_path / "file" / "out", network=Picky(KeyboardInterrupt))
+    with pytest.raises(InputError, match="can not be written .*choose another folder"):
+        engine.run()
+    assert engine.failures == []
 
 
 def test_report_that_fails_is_a_failed_case(tmp_path, cases):
