@@ -122,7 +122,9 @@ def main() -> int:
     for image, label in cases:
         name = image.name.removesuffix(".gz").removesuffix(".nii")
         if codes := next((codes for part, codes in axes.items() if part in name), None):
-            image, label = (path and renamed(path, codes, out / "renamed" / path.parent.name) for path in (image, label))
+            image, label = (
+                path and renamed(path, codes, out / "renamed" / path.parent.name) for path in (image, label)
+            )
         settings = {**known(["inference", *overlays], given), **places, "output_dir": out / "prediction"}
         settings |= {"dataset_dir": image}
         run("predict", out, bundle_command([config_file(BUNDLE, one) for one in ("inference", *overlays)], settings))

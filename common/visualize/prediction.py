@@ -10,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.utils import convert_to_numpy, optional_import
+from monai.utils import optional_import
 
-from ..checks import InputError, problem
 from ..files import atomic_path
 from .palette import background_classes, class_colour
 from .projection import surface_view
-from .slices import INK, CaseVolumes, close_up, draw_slice, fullest_slices, grey_ranges, slice_panel
+from .slices import INK, close_up, draw_slice, fullest_slices, grey_ranges, slice_panel
+from .volumes import CaseVolumes, ras_volumes
 
 Figure, has_matplotlib = optional_import("matplotlib.figure", name="Figure")
 FigureCanvasAgg, _ = optional_import("matplotlib.backends.backend_agg", name="FigureCanvasAgg")
 Line2D, _ = optional_import("matplotlib.lines", name="Line2D")
 Patch, _ = optional_import("matplotlib.patches", name="Patch")
 to_rgb, _ = optional_import("matplotlib.colors", name="to_rgb")
-nib, _ = optional_import("nibabel")
 
 __all__ = ["has_matplotlib", "prediction_figure"]
 
@@ -71,7 +70,7 @@ def prediction_figure(
     if not has_matplotlib:
         logger.warning("matplotlib is not installed: no picture was written. Install it with: pip install matplotlib")
         return False
-    case = _ras_volumes(image, pred, label, region, affine)
+    case = ras_volumes(image, pred, label, region, affine)
     painted = [index for index in range(len(class_names)) if index not in background_classes(class_names)]
     # panels much longer than wide would squeeze the others to a strip
     wide, tall, high = np.clip(case.size / case.size.max(), 0.30, 1.0)
@@ -110,39 +109,6 @@ def prediction_figure(
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", facecolor=_PAPER)
     return True
-
-
-def _ras_volumes(image: Any, pred: Any, label: Any, region: Any, affine: Any) -> CaseVolumes:
-    scan, found = convert_to_numpy(image), _without_channel(pred)
-    reference, region = (None if one is None else _without_channel(one) for one in (label, region))
-    shapes = {scan.shape[1:], *(one.shape for one in (found, reference, region) if one is not None)}
-    if len(shapes) != 1 or found.ndim != 3:
-        reference, region = (None if one is None else one.shape for one in (reference, region))
-        raise InputError(
-            problem(
-                f"image {scan.shape}, prediction {found.shape}, reference {reference}, candidate region {region}",
-                "a picture needs them on one grid, C D H W and D H W",
-                "invert the preprocessing, or reload the image",
-            )
-        )
-    matrix = np.eye(4) if affine is None else np.asarray(convert_to_numpy(affine), dtype=float)
-    turn = nib.orientations.io_orientation(matrix)
-    reference, region = (
-        None if one is None else nib.orientations.apply_orientation(one, turn) for one in (reference, region)
-    )
-    return CaseVolumes(
-        channels=[nib.orientations.apply_orientation(channel, turn) for channel in scan],
-        found=nib.orientations.apply_orientation(found, turn).astype(np.int16),
-        reference=reference,
-        region=region,
-        spacing=np.linalg.norm(matrix[:3, :3], axis=0)[np.argsort(turn[:, 0])],
-        anatomical=affine is not None,
-    )
-
-
-def _without_channel(volume: Any) -> np.ndarray:
-    array = convert_to_numpy(volume)
-    return array[0] if array.ndim == 4 else array
 
 
 def _draw_panels(figure: Any, grid: Any, case: CaseVolumes, painted: list[int], class_names: Sequence[str]) -> None:

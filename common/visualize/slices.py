@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from monai.utils import optional_import
 
 from .palette import class_colour
+from .volumes import CaseVolumes
 
 Rectangle, _ = optional_import("matplotlib.patches", name="Rectangle")
 Stroke, _ = optional_import("matplotlib.patheffects", name="withStroke")
 to_rgb, _ = optional_import("matplotlib.colors", name="to_rgb")
 
-__all__ = ["CaseVolumes", "close_up", "draw_slice", "fullest_slices", "grey_ranges", "slice_panel"]
+__all__ = ["close_up", "draw_slice", "fullest_slices", "grey_ranges", "slice_frame", "slice_panel"]
 
 INK = "#222222"
 _PANEL = "#000000"
 _SMALL = 0.4  # of the slice's shorter side: what fits into a window of less gets a close-up
-
-
-class CaseVolumes(NamedTuple):
-    """A case turned to RAS.
-
-    Args:
-        channels: intensities, X Y Z each.
-        found: class indices of the prediction, X Y Z.
-        reference: class indices, X Y Z, or None.
-        region: where the method has looked, X Y Z, not zero inside; or None.
-        spacing: mm along X, Y, Z.
-        anatomical: whether the axes are known to be those of the patient.
-    """
-
-    channels: Sequence[np.ndarray]
-    found: np.ndarray
-    reference: np.ndarray | None
-    region: np.ndarray | None
-    spacing: np.ndarray
-    anatomical: bool
-
-    @property
-    def size(self) -> np.ndarray:
-        """Lengths along X, Y, Z in mm."""
-        return np.array(self.found.shape) * self.spacing
 
 
 def grey_ranges(case: CaseVolumes, painted: Sequence[int]) -> list[tuple[float, float]]:
@@ -178,7 +154,7 @@ def draw_slice(
         panel.add_patch(Rectangle((window[0], window[2]), width, height, fill=False, ec="white", lw=0.8))
     panel.set_xlim(right, left)
     panel.set_ylim(bottom, top)
-    _frame(panel, axis, right - left, case.anatomical)
+    slice_frame(panel, axis, right - left, case.anatomical)
 
 
 def _outline(panel: Any, plane: np.ndarray, extent: tuple[float, ...], colour: str, style: str = "solid") -> None:
@@ -191,8 +167,15 @@ def _outline(panel: Any, plane: np.ndarray, extent: tuple[float, ...], colour: s
         panel.contour(x, y, mask.T, levels=[0.5], colors=[ink], linewidths=width, linestyles=style)
 
 
-def _frame(panel: Any, axis: int, width: float, anatomical: bool) -> None:
-    """Sides of the patient, and a bar of a round length in mm."""
+def slice_frame(panel: Any, axis: int, width: float, anatomical: bool) -> None:
+    """Write the sides of the patient into a panel, and draw a bar of a round length.
+
+    Args:
+        panel: a slice, or a projection, of volumes in RAS.
+        axis: the axis that one looks along.
+        width: of the panel, in mm.
+        anatomical: whether the axes are known to be those of the patient.
+    """
     across, along = (other for other in range(3) if other != axis)
     dark = [Stroke(linewidth=2.5, foreground="black")]
     style = {"transform": panel.transAxes, "color": "white", "path_effects": dark, "fontsize": 10, "weight": "bold"}
