@@ -1,8 +1,9 @@
-"""Losses that MONAI lacks: of partly labelled volumes, of weighted voxels, of regions of interest."""
+"""Losses that MONAI lacks: of partly labelled volumes, of weighted voxels, of regions of interest, of two paths."""
 
 from .labelled import LabelledCrossEntropyLoss, LabelledDiceCELoss, LabelledDiceLoss
 from .roi_aware import RoIAwareLoss
 from .sampled import SampledBCELoss
+from .two_path import TwoPathLoss, joint_weight
 from .voxel_weighted import VoxelWeightedCELoss
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "LabelledDiceLoss",
     "RoIAwareLoss",
     "SampledBCELoss",
+    "TwoPathLoss",
     "VoxelWeightedCELoss",
+    "joint_weight",
 ]

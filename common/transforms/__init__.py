@@ -8,6 +8,7 @@ from .class_weights import ClassWeights, ClassWeightsd, VoxelWeights, VoxelWeigh
 from .contour import AppendContour, AppendContourd
 from .crop_to_label import CropToLabel, CropToLabeld
 from .deform import RandDeformedPatch, RandDeformedPatchd
+from .foreground import ForegroundChannels, ForegroundChannelsd, ForegroundLabel, ForegroundLabeld
 from .gray import RandGrayCurve, RandGrayCurved
 from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
 from .lesion_patch import RandLesionPatch, RandLesionPatchd
@@ -41,6 +42,10 @@ __all__ = [
     "ClassWeightsd",
     "CropToLabel",
     "CropToLabeld",
+    "ForegroundChannels",
+    "ForegroundChannelsd",
+    "ForegroundLabel",
+    "ForegroundLabeld",
     "HounsfieldWindow",
     "HounsfieldWindowd",
     "KeySpacingd",
