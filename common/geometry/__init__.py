@@ -9,6 +9,15 @@ from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
 from .morphology import dilate, erode
 from .otsu import otsu_body
+from .projection import (
+    back_project,
+    check_angles,
+    detector_width,
+    direction_angles,
+    project,
+    ramp_filter,
+    sector_angles,
+)
 from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, pyramid_crops, scaled_box
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 from .slices import resize_slices
@@ -20,16 +29,20 @@ __all__ = [
     "LabelledVoxels",
     "argmax_on_grid",
     "at_least",
+    "back_project",
     "body_mask",
     "bounding_box",
     "bspline_basis",
+    "check_angles",
     "check_labels",
     "connected_components",
     "control_positions",
     "control_shape",
     "crop",
     "crop_patch",
+    "detector_width",
     "dilate",
+    "direction_angles",
     "enlarge",
     "erode",
     "evaluate_bspline",
@@ -44,12 +57,15 @@ __all__ = [
     "otsu_body",
     "paste",
     "pooled_label",
+    "project",
     "pyramid_crop",
     "pyramid_crops",
+    "ramp_filter",
     "read_window",
     "resize_slices",
     "sample_positions",
     "scaled_box",
+    "sector_angles",
     "split_ignore",
     "subsample",
     "upsample_nearest",
