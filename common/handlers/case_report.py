@@ -19,7 +19,7 @@ from ..metrics.scores import case_scores
 from ..metrics.table import ScoreTable
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
-from ..visualize.prediction import has_matplotlib, prediction_figure
+from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
 from .cases import (
     affine_in_mm,
     chosen_classes,
@@ -59,6 +59,11 @@ class CaseReport:
         nsd_tolerance: tolerance of NSD in mm; about two voxels is usual, 1 mm would pass anything under a microscope.
         picture: whether to draw pictures (needs matplotlib).
         candidate: key of the candidate region, to be drawn dashed, on the grid of the label; None for none.
+        view: what pictures show: "slices" and a surface, or "mip" for vessels and other thin structures: maximum
+            projections with the errors over them.
+
+    Raises:
+        InputError: when there is no such view, or no such class.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class CaseReport:
         nsd_tolerance: float = 1.0,
         picture: bool = True,
         candidate: str | None = None,
+        view: str = "slices",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.classes = chosen_classes(class_names, classes)
         self.nsd_tolerance = nsd_tolerance
         self.picture, self.candidate = picture, candidate
+        self.view = check_view(view)
         self._clear()
 
     def attach(self, engine: Engine) -> None:
@@ -146,6 +153,7 @@ class CaseReport:
             title=case,
             warning=warning,
             region=None if self.candidate is None else entry(item, self.candidate),
+            view=self.view,
         )
 
     def _complete(self, engine: Engine) -> None:

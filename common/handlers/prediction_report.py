@@ -21,7 +21,7 @@ from ..checks import InputError
 from ..files import check_writable, write_json
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
-from ..visualize.prediction import has_matplotlib, prediction_figure
+from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
 from ..weights import versions
 from .cases import (
     affine_in_mm,
@@ -53,12 +53,25 @@ class PredictionReport:
         output_dir: folder of the reports.
         class_names: one name a class, in class order; "background" is not counted as a finding.
         picture: whether to draw pictures (needs matplotlib).
+        view: what pictures show: "slices" and a surface, or "mip" for vessels and other thin structures: maximum
+            projections with the prediction over them.
+
+    Raises:
+        InputError: when there is no such view.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str], class_names: Sequence[str], picture: bool = True) -> None:
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        class_names: Sequence[str],
+        picture: bool = True,
+        view: str = "slices",
+        rotating: bool = False,
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
-        self.picture = picture
+        self.picture, self.view = picture, check_view(view)
+        self.rotating = rotating
         self.reports: list[dict[str, Any]] = []
         self._names = CaseNames()
         self._bar: tqdm | None = None
@@ -162,6 +175,7 @@ class PredictionReport:
             class_names=self.class_names,
             title=name,
             warning=warning,
+            view=self.view,
         )
 
     def _tell(self, engine: Engine, report: dict[str, Any]) -> None:

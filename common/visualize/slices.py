@@ -15,7 +15,7 @@ Rectangle, _ = optional_import("matplotlib.patches", name="Rectangle")
 Stroke, _ = optional_import("matplotlib.patheffects", name="withStroke")
 to_rgb, _ = optional_import("matplotlib.colors", name="to_rgb")
 
-__all__ = ["close_up", "draw_slice", "fullest_slices", "grey_ranges", "slice_frame", "slice_panel"]
+__all__ = ["close_up", "draw_slice", "fullest_slices", "grey_ranges", "outline", "slice_frame", "slice_panel"]
 
 INK = "#222222"
 _PANEL = "#000000"
@@ -140,11 +140,11 @@ def draw_slice(
         fill[plane == k] = (*to_rgb(class_colour(k)), 0.35 if magnified else 0.50)
     panel.imshow(fill.transpose(1, 0, 2), interpolation="nearest", **shared)
     if case.region is not None:
-        _outline(panel, case.region.take(centre[axis], axis) != 0, extent, "white", "dashed")
+        outline(panel, case.region.take(centre[axis], axis) != 0, extent, "white", "dashed")
     if case.reference is not None:
         reference = case.reference.take(centre[axis], axis)
         for k in painted:
-            _outline(panel, reference == k, extent, class_colour(k))
+            outline(panel, reference == k, extent, class_colour(k))
     if not magnified:
         for other, line in ((across, panel.axvline), (along, panel.axhline)):
             line((centre[other] + 0.5) * case.spacing[other], color="white", lw=0.7, ls=(0, (4, 5)), alpha=0.6)
@@ -157,7 +157,16 @@ def draw_slice(
     slice_frame(panel, axis, right - left, case.anatomical)
 
 
-def _outline(panel: Any, plane: np.ndarray, extent: tuple[float, ...], colour: str, style: str = "solid") -> None:
+def outline(panel: Any, plane: np.ndarray, extent: tuple[float, ...], colour: str, style: str = "solid") -> None:
+    """Draw the border of a mask, closed where it meets the border of the volume.
+
+    Args:
+        panel: a slice, or a projection.
+        plane: the mask, width x height.
+        extent: left, right, bottom, top in mm; it begins at 0, 0.
+        colour: of the line.
+        style: of the line.
+    """
     if not plane.any():
         return
     mask = np.pad(plane.astype(float), 1)  # a rim of zeros closes outlines at the border of the volume
