@@ -1,10 +1,19 @@
-"""Ignite handlers: weights, reports of cases and stages, pictures."""
+"""Ignite handlers: weights, schedules, reports of cases and stages, pictures."""
 
 from .case_report import CaseReport
 from .key_metric import KeyMetric
 from .lesion_report import LesionReport
 from .prediction_report import PredictionReport
 from .stage_report import StageReport
+from .two_path import TwoPathSchedule
 from .weights_loader import WeightsLoader
 
-__all__ = ["CaseReport", "KeyMetric", "LesionReport", "PredictionReport", "StageReport", "WeightsLoader"]
+__all__ = [
+    "CaseReport",
+    "KeyMetric",
+    "LesionReport",
+    "PredictionReport",
+    "StageReport",
+    "TwoPathSchedule",
+    "WeightsLoader",
+]

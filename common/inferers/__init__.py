@@ -4,6 +4,14 @@ from .cascade import CascadeInferer
 from .liver_tumour import LiverTumourInferer
 from .roi import RoIInferer
 from .roi_training import RoITrainingInferer
+from .two_path import TwoPathInferer
 from .voting import VotingInferer
 
-__all__ = ["CascadeInferer", "LiverTumourInferer", "RoIInferer", "RoITrainingInferer", "VotingInferer"]
+__all__ = [
+    "CascadeInferer",
+    "LiverTumourInferer",
+    "RoIInferer",
+    "RoITrainingInferer",
+    "TwoPathInferer",
+    "VotingInferer",
+]

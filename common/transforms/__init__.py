@@ -13,6 +13,7 @@ from .gray import RandGrayCurve, RandGrayCurved
 from .hounsfield import CheckHounsfield, CheckHounsfieldd, HounsfieldWindow, HounsfieldWindowd
 from .lesion_patch import RandLesionPatch, RandLesionPatchd
 from .one_hot import LabelledOneHot, LabelledOneHotd
+from .project import ProjectVolume, ProjectVolumed
 from .region import LoadRegion, LoadRegiond, region_path
 from .region_label import RestrictLabel, RestrictLabeld
 from .resize import ResizeSlices, ResizeSlicesd
@@ -53,6 +54,8 @@ __all__ = [
     "LabelledOneHotd",
     "LoadRegion",
     "LoadRegiond",
+    "ProjectVolume",
+    "ProjectVolumed",
     "RandDeformedPatch",
     "RandDeformedPatchd",
     "RandGrayCurve",
