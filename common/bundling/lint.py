@@ -59,6 +59,7 @@ RULES = (
     Rule("references", rules_ids.unknown_references),
     Rule("dead", rules_ids.dead_ids),
     Rule("overlays", rules_ids.overlay_ids),
+    Rule("rivals", rules_ids.rivals),
     Rule("macros", rules_ids.macros),
     Rule("hidden", rules_ids.hidden_code),
     Rule("initialize", rules_ids.initialize),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 from monai.bundle.properties import InferProperties, TrainProperties
@@ -12,13 +13,13 @@ from monai.utils import BundlePropertyConfig
 
 from ..checks import InputError, nearest
 from .bundle import Bundle, remark
-from .ids import RUN_ARGUMENTS, children, config_ids, normal_id, references, strings
+from .ids import RUN_ARGUMENTS, children, config_ids, normal_id, references, strings, unknown_id
 
-__all__ = ["dead_ids", "hidden_code", "initialize", "macros", "overlay_ids", "run_ids", "unknown_references"]
+__all__ = ["dead_ids", "hidden_code", "initialize", "macros", "overlay_ids", "rivals", "run_ids", "unknown_references"]
 
 _STRUCTURE = {"imports", "initialize", "run", "finalize"}
-# read by --tracking (output_dir and RUN_ARGUMENTS) and by MONAI Label (displayable_configs)
-_CONSUMERS = {"output_dir", "displayable_configs", *RUN_ARGUMENTS}
+# read by --tracking (output_dir and RUN_ARGUMENTS), by MONAI Label (displayable_configs) and by volseg (rivals)
+_CONSUMERS = {"output_dir", "displayable_configs", "rivals", *RUN_ARGUMENTS}
 _STOCK = ("monai.", "torch.", "ignite.", "numpy.")
 
 
@@ -178,6 +179,28 @@ def _without_parent(below: list[dict[str, Any]], overlay: dict[str, Any]) -> lis
     ids = {name for config in below for name in config_ids(config)}
     parents = {key: normal_id(key.removeprefix("+")).rpartition("::")[0] for key in overlay}
     return [(key, above) for key, above in parents.items() if above and above not in ids]
+
+
+def rivals(bundle: Bundle) -> list[str]:
+    """Every recipe under ``rivals`` is ``paper`` or an overlay, and what follows its colon sets ids that are there."""
+    found = []
+    overlays = [Path(file).stem for file in bundle.overlays]
+    for file in ("train.json", *bundle.overlays):
+        listed = bundle.configs.get(file, {}).get("rivals", [])
+        for place, text in enumerate(listed):
+            recipe, _, settings = str(text).partition(":")
+            name = f"rivals::{place}"
+            if recipe not in ("paper", *overlays):
+                remedy = f"write '{nearest(recipe, overlays) or 'paper'}', or add the overlay"
+                found.append(remark(f"configs/{file}", name, f"'{recipe}' is no overlay", remedy))
+                continue
+            files = ("train.json",) if recipe == "paper" else ("train.json", f"{recipe}.json")
+            with contextlib.suppress(InputError):  # an overlay that does not fit is found by another rule
+                ids = config_ids(bundle.laid(*files))
+                for key in (setting.partition("=")[0].strip() for setting in settings.split(";") if setting):
+                    if remedy := unknown_id(ids, key):
+                        found.append(remark(f"configs/{file}", name, f"sets '{key}', which is no id", remedy))
+    return found
 
 
 def macros(bundle: Bundle) -> list[str]:

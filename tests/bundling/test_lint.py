@@ -82,6 +82,8 @@ FAULTS = [
     ("overlays", "narrow.json", {"optimizer::lrr": 1.0}, r"narrow.json: optimizer::lrr: is no id.*use 'optimizer::lr'"),
     ("overlays", "modern.json", {"output_dir": "out", "train::trainer::max_epochs": 2}, "modern.json: train::trainer::max_epochs: is laid on inference.json, too, which has no 'train::trainer'"),
     ("overlays", "evaluate.json", {"validate::handlers::0": {"_target_": "StatsHandler"}}, "evaluate.json: validate::handlers::0: names a position of a list"),
+    ("rivals", "train.json", {"rivals": ["paper", "modrn"]}, "configs/train.json: rivals::1: 'modrn' is no overlay.*write 'modern'"),
+    ("rivals", "demo.json", {"rivals": ["modern:epochz=3"]}, "configs/demo.json: rivals::0: sets 'epochz', which is no id.*use 'epochs'"),
     ("macros", "inference.json", {"network_def": "%train.json::network_def"}, "inference.json: network_def: '%train.json::network_def' is a macro"),
     ("macros", "inference.json", {"dataset/transform": "%preprocessing"}, "'%preprocessing' is a macro"),
     ("macros", "train.json", {"loss": "%other.json"}, "configs/train.json: loss: '%other.json' is a macro"),
@@ -168,6 +170,11 @@ def test_an_overlay_may_lie_on_another(bundle):
     assert lint(bundle) == []
     plant(bundle, "modern.json", {"loss": DELETE})
     assert "narrow.json: loss::lambda_ce: is no id of what it is laid on" in str(lint(bundle)[0])
+
+
+def test_rivals_are_overlays_with_settings_that_are_ids(bundle):
+    plant(bundle, "train.json", {"rivals": ["modern", "paper:epochs=3;optimizer::lr=0.1", "modern:epochs=2"]})
+    assert lint(bundle) == []
 
 
 def test_what_only_an_overlay_uses_is_not_dead(bundle):
