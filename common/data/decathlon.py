@@ -174,17 +174,28 @@ def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def write_volume(path: str | os.PathLike[str], volume: np.ndarray, spacing: Sequence[float], units: str = "mm") -> None:
-    """Write a volume as NIfTI with a diagonal affine.
+def write_volume(
+    path: str | os.PathLike[str],
+    volume: np.ndarray,
+    spacing: Sequence[float],
+    units: str = "mm",
+    orientation: str = "RAS",
+) -> None:
+    """Write a volume as NIfTI with an affine that only scales, permutes and flips; the first voxel is its origin.
 
     Args:
         path: file to write, ``.nii.gz`` or ``.nii``.
         volume: X Y Z, or X Y Z C with the channels last as in the Decathlon; kept in its dtype.
-        spacing: voxel edges along x, y, z in `units`.
+        spacing: voxel edges along the three axes of the volume, in `units`.
         units: ``"mm"`` or ``"micron"``. The header's numbers are in this unit and its ``xyzt_units`` field
             says so; readers that know millimetres only (MONAI's among them) take the bare numbers: ratios stay right.
+        orientation: where the axes point, as ``nibabel.aff2axcodes`` says it: ``"ASR"`` for front, head, right.
     """
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume), np.diag([*map(float, spacing), 1.0]), dtype=volume.dtype)
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, (world, sign) in enumerate(nibabel.orientations.axcodes2ornt(orientation)):
+        affine[int(world), axis] = sign * spacing[axis]
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume), affine, dtype=volume.dtype)
     image.header.set_xyzt_units(units)
     nibabel.save(image, path)
 

@@ -16,16 +16,18 @@ class PhantomCase:
     """One made case.
 
     Args:
-        image: X Y Z, or X Y Z C with the channels last.
+        image: X Y Z in the order of `orientation`, or X Y Z C with the channels last.
         label: X Y Z, uint8, as an annotator would have left it.
         dense: X Y Z, uint8, the whole truth, where `label` is only part of it; else None.
-        spacing: voxel edges along x, y, z, in the phantom's units.
+        spacing: voxel edges along the three axes, in the phantom's units.
+        orientation: where the axes of the volumes point, as ``nibabel.aff2axcodes`` says it.
     """
 
     image: np.ndarray
     label: np.ndarray
     spacing: tuple[float, float, float]
     dense: np.ndarray | None = None
+    orientation: str = "RAS"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ...checks import InputError, nearest, problem
 from ..arguments import parse_integer, parse_triple
 from ..decathlon import atomic_folder, write_dataset, write_volume
 from .abdomen import ABDOMEN
+from .head_neck import HEAD_NECK
 from .kidney import KIDNEY
 from .liver import LIVER
 from .pelvis import PELVIS
@@ -27,7 +28,13 @@ tqdm, _ = optional_import("tqdm", name="tqdm")
 
 __all__ = ["PHANTOMS", "cache_folder", "phantom_dataset"]
 
-PHANTOMS: dict[str, Phantom] = {"kidney": KIDNEY, "abdomen_ct": ABDOMEN, "pelvis_t2": PELVIS, "liver_ct": LIVER}
+PHANTOMS: dict[str, Phantom] = {
+    "kidney": KIDNEY,
+    "abdomen_ct": ABDOMEN,
+    "pelvis_t2": PELVIS,
+    "liver_ct": LIVER,
+    "head_neck_mra": HEAD_NECK,
+}
 # Raised when the files or the list are written in another form, so that folders of the old form are made anew.
 _FORM = 1
 
@@ -168,7 +175,7 @@ def _write(folder: Path, phantom: Phantom, parameters: dict[str, Any], options: 
         for part, volume in volumes.items():
             if volume is not None:
                 (folder / part).mkdir(exist_ok=True)
-                write_volume(folder / part / f"{name}.nii.gz", volume, case.spacing, phantom.units)
+                write_volume(folder / part / f"{name}.nii.gz", volume, case.spacing, phantom.units, case.orientation)
         if case.dense is not None:
             dense.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsDense/{name}.nii.gz"})
     content = {
