@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data.utils import affine_to_spacing
-from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
 from ..files import check_writable
 from ..metrics.scores import case_scores
 from ..metrics.table import ScoreTable
-from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
 from .cases import (
@@ -27,18 +24,18 @@ from .cases import (
     entry,
     figures_text,
     image_on_grid,
-    image_source,
     inferer_report,
     without_paths,
     write_failures,
 )
+from .report import EvaluationReport
 
 __all__ = ["CaseReport"]
 
 logger = logging.getLogger(__name__)
 
 
-class CaseReport:
+class CaseReport(EvaluationReport):
     """Writes ``metrics.csv`` (a row a case and class), ``metrics.json`` (means and intervals too) and a picture a case.
 
     Under :class:`~common.engines.case_evaluator.CaseEvaluator` cases that failed are told in ``failures.json`` and
@@ -76,22 +73,12 @@ class CaseReport:
         candidate: str | None = None,
         view: str = "slices",
     ) -> None:
-        self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.classes = chosen_classes(class_names, classes)
         self.nsd_tolerance = nsd_tolerance
         self.picture, self.candidate = picture, candidate
         self.view = check_view(view)
-        self._clear()
-
-    def attach(self, engine: Engine) -> None:
-        """
-        Args:
-            engine: the evaluator; its postprocessing is registered before its handlers, so it has run by then.
-        """
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._score)
-        engine.add_event_handler(Events.COMPLETED, self._complete)
+        super().__init__(output_dir)
 
     def _start(self, engine: Engine) -> None:
         """
@@ -99,39 +86,33 @@ class CaseReport:
             InputError: when the folder can not be written to.
         """
         check_writable(self.output_dir)  # before every case is predicted in vain
-        self._clear()
+        super()._start(engine)
 
     def _clear(self) -> None:
         self.table = ScoreTable([self.class_names[k] for k in self.classes], self.nsd_tolerance)
-        self._names = CaseNames()
-        self._warning: str | None = None
         self._inferer: dict[str, Any] = {}
+        super()._clear()
 
-    def _score(self, engine: Engine) -> None:
-        warning = getattr(engine.state, "warning", None)
-        self._warning = self._warning or warning
-        for item in engine.state.output:
-            pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
-            source = image_source(item)
-            case = self._names(source) if source else f"case_{len(self.table.rows) // len(self.classes) + 1}"
-            affine = affine_in_mm(label)
-            scores = case_scores(
-                pred,
-                label,
-                affine_to_spacing(affine).tolist(),
-                self.nsd_tolerance,
-                background_classes(self.class_names),
-                self.classes,
-            )
-            if self.picture:
-                self._draw(item, case, affine, warning)
-            # last: a case whose picture fails is a failed one, and must not be in the table as well
-            self.table.add(case, scores, dense=label.shape[0] == 1 or bool(torch.as_tensor(label).any(dim=0).all()))
-            if told := inferer_report(engine):
-                self._inferer[case] = told
-                logger.info("%s: %s", case, figures_text(told))
+    def _score_case(self, engine: Engine, item: Mapping[str, Any], case: str) -> None:
+        pred, label = item[CommonKeys.PRED], item[CommonKeys.LABEL]
+        affine = affine_in_mm(label)
+        scores = case_scores(
+            pred,
+            label,
+            affine_to_spacing(affine).tolist(),
+            self.nsd_tolerance,
+            background_classes(self.class_names),
+            self.classes,
+        )
+        if self.picture:
+            self._draw(item, case, affine, getattr(engine.state, "warning", None))
+        # last: a case whose picture fails is a failed one, and must not be in the table as well
+        self.table.add(case, scores, dense=label.shape[0] == 1 or bool(torch.as_tensor(label).any(dim=0).all()))
+        if told := inferer_report(engine):
+            self._inferer[case] = told
+            logger.info("%s: %s", case, figures_text(told))
 
-    def _draw(self, item: dict[str, Any], case: str, affine: torch.Tensor, warning: str | None) -> None:
+    def _draw(self, item: Mapping[str, Any], case: str, affine: torch.Tensor, warning: str | None) -> None:
         if not has_matplotlib:
             logger.warning(
                 "matplotlib is not installed: there will be no pictures. Install it with: pip install matplotlib"
@@ -157,17 +138,16 @@ class CaseReport:
         )
 
     def _complete(self, engine: Engine) -> None:
-        failures = list(getattr(engine, "failures", ()))
-        write_failures(self.output_dir, failures)
-        if not self.table.rows:
-            logger.warning("no case was scored: nothing is written to %s", self.output_dir)
-            return
+        write_failures(self.output_dir, list(getattr(engine, "failures", ())))
+        super()._complete(engine)
+
+    def _write(self, engine: Engine, failed: list[str]) -> None:
         self.table.write(
             self.output_dir / "metrics.csv",
             self.output_dir / "metrics.json",
             weights=without_paths(getattr(engine.state, "weights", None)),
             warning=self._warning,
-            failed=[failure["case"] for failure in failures],
+            failed=failed,
             **({"inferer": self._inferer} if self._inferer else {}),
         )
         logger.info("scores, with 95 %% intervals of the mean:\n%s\nwritten to %s", self.table, self.output_dir)

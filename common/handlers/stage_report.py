@@ -6,25 +6,24 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data.utils import affine_to_spacing
-from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
 from ..metrics.scores import case_scores, region_recall
 from ..metrics.stages import StageTable
-from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
-from .cases import affine_in_mm, chosen_classes, closing_notes, entry, figures, image_source, inferer_report
+from .cases import affine_in_mm, chosen_classes, closing_notes, entry, figures, inferer_report
+from .report import EvaluationReport
 
 __all__ = ["StageReport"]
 
 logger = logging.getLogger(__name__)
 
 
-class StageReport:
+class StageReport(EvaluationReport):
     """Writes ``stages.csv`` (a row a case, stage and organ), ``stages.json`` and ``stages.md``, and logs the table.
 
     The table is that of roth2017hierarchical: Dice of each stage and organ in percent, its mean, standard
@@ -45,6 +44,8 @@ class StageReport:
         distances: whether HD95 and ASSD (mm) go to ``stages.csv`` and ``stages.json``, too; they take seconds.
     """
 
+    missing = "there is no table of stages in"
+
     def __init__(
         self,
         output_dir: str | os.PathLike[str],
@@ -56,61 +57,39 @@ class StageReport:
         kind: str = "stage",
         distances: bool = False,
     ) -> None:
-        self.output_dir = Path(output_dir)
         self.classes = chosen_classes(class_names, classes)
         self.class_names = [class_names[k] for k in self.classes]
         self.stages = dict(stages)
         self.candidate, self.recall, self.kind, self.distances = candidate, recall, kind, distances
-        self._clear()
-
-    def attach(self, engine: Engine) -> None:
-        """
-        Args:
-            engine: the evaluator; its postprocessing is registered before its handlers, so it has run by then.
-        """
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._score)
-        engine.add_event_handler(Events.COMPLETED, self._complete)
-
-    def _start(self, engine: Engine) -> None:
-        self._clear()
+        super().__init__(output_dir)
 
     def _clear(self) -> None:
         self.table = StageTable(self.class_names, list(self.stages.values()), self.kind, distances=self.distances)
-        self._names = CaseNames()
-        self._warning: str | None = None
+        super()._clear()
 
-    def _score(self, engine: Engine) -> None:
+    def _score_case(self, engine: Engine, item: Mapping[str, Any], case: str) -> None:
         """
         Raises:
             InputError: when the postprocessing leaves no prediction of a stage, or no candidate region.
         """
-        self._warning = self._warning or getattr(engine.state, "warning", None)
         self.table.legend = dict(getattr(engine.inferer, "legend", None) or {})
-        for item in engine.state.output:
-            label = item[CommonKeys.LABEL]
-            source = image_source(item)
-            case = self._names(source) if source else f"case_{len(self.table.cases) + 1}"
-            spacing = affine_to_spacing(affine_in_mm(label)).tolist()
-            unmeasured = background_classes(self.class_names) if self.distances else self.classes
-            scores = {
-                title: case_scores(entry(item, key), label, spacing, without_surface=unmeasured, classes=self.classes)
-                for key, title in self.stages.items()
-            }
-            told = figures(inferer_report(engine))
-            if self.candidate is not None:
-                recall = region_recall(entry(item, self.candidate), label, self.classes)
-                told = {self.recall: recall, **told}
-                if math.isnan(recall):
-                    logger.info("%s: nothing is labelled that a candidate region could hold", case)
-                else:
-                    logger.info("%s: the candidate region holds %.2f %% of what is labelled", case, 100 * recall)
-            self.table.add(case, scores, told)
+        label = item[CommonKeys.LABEL]
+        spacing = affine_to_spacing(affine_in_mm(label)).tolist()
+        unmeasured = background_classes(self.class_names) if self.distances else self.classes
+        scores = {
+            title: case_scores(entry(item, key), label, spacing, without_surface=unmeasured, classes=self.classes)
+            for key, title in self.stages.items()
+        }
+        told = figures(inferer_report(engine))
+        if self.candidate is not None:
+            recall = region_recall(entry(item, self.candidate), label, self.classes)
+            told = {self.recall: recall, **told}
+            if math.isnan(recall):
+                logger.info("%s: nothing is labelled that a candidate region could hold", case)
+            else:
+                logger.info("%s: the candidate region holds %.2f %% of what is labelled", case, 100 * recall)
+        self.table.add(case, scores, told)
 
-    def _complete(self, engine: Engine) -> None:
-        if not self.table.cases:
-            logger.warning("no case was scored: there is no table of stages in %s", self.output_dir)
-            return
-        failed = [failure["case"] for failure in getattr(engine, "failures", ())]
+    def _write(self, engine: Engine, failed: list[str]) -> None:
         text = self.table.write(self.output_dir, closing_notes(self._warning, failed), failed=failed)
         logger.info("scores by stage:\n\n%s\nwritten to %s", text, self.output_dir / "stages.md")
