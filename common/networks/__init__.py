@@ -7,6 +7,7 @@ from .ra_unet import RAUNet
 from .residual import ResidualBlock
 from .rois import RoIPrediction
 from .ru_net import RUNet, RUNetEnsemble
+from .unet import UNet, UNet2D
 from .unet3d import UNet3D
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "RUNet",
     "RUNetEnsemble",
     "ResidualBlock",
+    "UNet",
+    "UNet2D",
     "UNet3D",
     "UpDoubleConv",
 ]

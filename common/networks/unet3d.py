@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..checks import InputError, parse_flag, problem
-from .blocks import DoubleConv, UpDoubleConv, init_msra
+from .blocks import DoubleConv, UpDoubleConv, checked_widths, init_msra
 
 __all__ = ["UNet3D"]
 
@@ -192,15 +192,7 @@ class UNet3D(nn.Module):
 def _checked(
     in_channels: int, out_channels: int, widths: Sequence[int], norm: str | None, conv_bias: str | None, up_norm: bool
 ) -> list[int]:
-    if in_channels < 1 or out_channels < 1:
-        came = f"in_channels is {in_channels} and out_channels is {out_channels}"
-        raise InputError(problem(came, "both must be 1 or more", "count the channels of the image and the classes"))
-    if len(widths) == 0 or any(int(w) != w or w < 1 for w in widths):
-        raise InputError(
-            problem(
-                f"widths is {widths!r}", "it must list a whole number of channels per level", "use (32, 64, 128, 256)"
-            )
-        )
+    widths = checked_widths(in_channels, out_channels, widths, (32, 64, 128, 256))
     if conv_bias not in CONV_BIASES:
         known = ", ".join(str(b) for b in CONV_BIASES)
         raise InputError(problem(f"conv_bias is {conv_bias!r}", f"it must be one of {known}", "leave it out"))
@@ -210,7 +202,7 @@ def _checked(
                 "up_norm is true with norm None", "it needs a kind of normalisation", "set norm or leave up_norm out"
             )
         )
-    return [int(w) for w in widths]
+    return widths
 
 
 def _checked_heads(count: int, levels: int, padded: bool) -> int:
