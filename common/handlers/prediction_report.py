@@ -22,6 +22,7 @@ from ..files import check_writable, write_json
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
+from ..visualize.rotating import rotating_projections
 from ..weights import versions
 from .cases import (
     affine_in_mm,
@@ -55,6 +56,8 @@ class PredictionReport:
         picture: whether to draw pictures (needs matplotlib).
         view: what pictures show: "slices" and a surface, or "mip" for vessels and other thin structures: maximum
             projections with the prediction over them.
+        rotating: whether to write ``CASE_rotating.gif`` too, maximum projections of a whole turn with the prediction
+            over them (needs Pillow, which comes with matplotlib).
 
     Raises:
         InputError: when there is no such view.
@@ -132,8 +135,7 @@ class PredictionReport:
             }
             if told := inferer_report(engine):
                 report["inferer"] = told
-            drawn = self.picture and has_matplotlib and self._draw(item, name, warning)
-            report["picture"] = f"{name}.png" if drawn else None
+            report |= self._draw(item, name, warning)
             write_json(
                 self.output_dir / f"{name}_report.json",
                 {**report, "weights": without_paths(getattr(engine.state, "weights", None)), "versions": versions()},
@@ -162,21 +164,26 @@ class PredictionReport:
             "found": any(count for k, count in enumerate(counts) if k not in background),
         }
 
-    def _draw(self, item: dict[str, Any], name: str, warning: str | None) -> bool:
-        pred = item[CommonKeys.PRED]
-        image = image_on_grid(item, pred)
+    def _draw(self, item: dict[str, Any], name: str, warning: str | None) -> dict[str, str | None]:
+        """The pictures that are asked for; their names, or None where one could not be drawn."""
+        pred, picture = item[CommonKeys.PRED], self.picture and has_matplotlib
+        image = image_on_grid(item, pred) if picture or self.rotating else None
+        shared: dict[str, Any] = {
+            "affine": affine_in_mm(pred),
+            "class_names": self.class_names,
+            "warning": warning,
+        }
+        names: dict[str, str | None] = {"picture": None} | ({"rotating": None} if self.rotating else {})
         if image is None:
-            return False
-        return prediction_figure(
-            image,
-            class_indices(pred),
-            self.output_dir / f"{name}.png",
-            affine=affine_in_mm(pred),
-            class_names=self.class_names,
-            title=name,
-            warning=warning,
-            view=self.view,
-        )
+            return names
+        found = class_indices(pred)
+        path = self.output_dir / f"{name}.png"
+        if picture and prediction_figure(image, found, path, title=name, view=self.view, **shared):
+            names["picture"] = path.name
+        path = self.output_dir / f"{name}_rotating.gif"
+        if self.rotating and rotating_projections(image, found, path, **shared):
+            names["rotating"] = path.name
+        return names
 
     def _tell(self, engine: Engine, report: dict[str, Any]) -> None:
         self._advance(engine.state.iteration, engine)

@@ -4,5 +4,13 @@ from .curves import training_curves
 from .palette import background_classes, class_colour
 from .prediction import prediction_figure
 from .projection import surface_view
+from .rotating import rotating_projections
 
-__all__ = ["background_classes", "class_colour", "prediction_figure", "surface_view", "training_curves"]
+__all__ = [
+    "background_classes",
+    "class_colour",
+    "prediction_figure",
+    "rotating_projections",
+    "surface_view",
+    "training_curves",
+]

@@ -161,3 +161,15 @@ def test_a_case_whose_picture_fails_has_no_scores(tmp_path, cube_case, evaluator
     with pytest.raises(CasesFailed, match=r"1 of 2 cases failed \(a\.nii\.gz"):
         evaluator([cube_case("a"), cube_case("b")], [CaseReport(out, NAMES)], kind=CaseEvaluator).run()
     assert {case for case, _ in rows(out)} == {"b"}
+
+
+def test_vessels_are_shown_as_projections(tmp_path, cube_case, evaluator, monkeypatch):
+    views = []
+    monkeypatch.setattr(
+        "common.handlers.case_report.prediction_figure", lambda *args, **more: views.append(more["view"])
+    )
+    evaluator([cube_case("a")], [CaseReport(tmp_path / "mip", NAMES, view="mip")]).run()
+    evaluator([cube_case("a")], [CaseReport(tmp_path / "slices", NAMES)]).run()
+    assert views == ["mip", "slices"]
+    with pytest.raises(InputError, match="view is 'volume'.*slices, mip"):
+        CaseReport(tmp_path, NAMES, view="volume")

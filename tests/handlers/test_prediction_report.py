@@ -12,6 +12,7 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
 
 from common.checks import InputError
+from common.engines.case_evaluator import CaseEvaluator, CasesFailed
 from common.handlers.cases import class_indices
 from common.handlers.prediction_report import PredictionReport
 from common.transforms.save import AtomicSaveImaged
@@ -167,3 +168,43 @@ def test_class_indices_take_no_more_memory_than_they_need(dtype, kept):
 def test_class_indices_of_one_hot_tell_what_is_unlabelled():
     volume = torch.tensor([[1, 0, 0], [0, 1, 0]], dtype=torch.uint8).reshape(2, 3, 1, 1)
     assert class_indices(volume).flatten().tolist() == [0, 1, -1]
+
+
+def test_vessels_as_projections_that_turn(tmp_path, cube_case, evaluator, set_state, monkeypatch):
+    views = []
+    monkeypatch.setattr(
+        "common.handlers.prediction_report.prediction_figure", lambda *args, **more: views.append(more["view"]) or True
+    )
+    out, state = tmp_path / "out", set_state(warning="phantom weights")
+    evaluator(images(cube_case, "a"), [state, PredictionReport(out, NAMES, view="mip", rotating=True)]).run()
+    evaluator(images(cube_case, "a"), [PredictionReport(tmp_path / "plain", NAMES)]).run()
+    assert views == ["mip", "slices"]
+    report = json.loads((out / "a_report.json").read_text())
+    assert (report["picture"], report["rotating"]) == ("a.png", "a_rotating.gif")
+    assert (out / "a_rotating.gif").read_bytes()[:3] == b"GIF"
+    assert "rotating" not in json.loads((tmp_path / "plain" / "a_report.json").read_text())
+    assert not list((tmp_path / "plain").glob("*.gif"))
+
+
+def test_a_turn_needs_no_other_picture(tmp_path, cube_case, evaluator):
+    report = PredictionReport(tmp_path / "out", NAMES, picture=False, rotating=True)
+    evaluator(images(cube_case, "a"), [report]).run()
+    assert (report.reports[0]["picture"], report.reports[0]["rotating"]) == (None, "a_rotating.gif")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".gif", ".json"}
+
+
+def test_a_case_whose_turn_can_not_be_written_has_failed(tmp_path, cube_case, evaluator):
+    (tmp_path / "out" / "a_rotating.gif").mkdir(parents=True)
+    engine = evaluator(
+        images(cube_case, "a", "b"),
+        [PredictionReport(tmp_path / "out", NAMES, picture=False, rotating=True)],
+        kind=CaseEvaluator,
+    )
+    with pytest.raises(CasesFailed, match=r"1 of 2 cases failed \(a\.nii\.gz"):
+        engine.run()
+    assert (tmp_path / "out" / "b_report.json").is_file() and not (tmp_path / "out" / "a_report.json").exists()
+
+
+def test_an_unknown_view_is_refused_before_anything_is_predicted(tmp_path):
+    with pytest.raises(InputError, match="view is 'MIP'.*slices, mip"):
+        PredictionReport(tmp_path, NAMES, view="MIP")
