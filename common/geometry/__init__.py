@@ -22,6 +22,7 @@ from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, pyra
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
 from .slices import resize_slices
 from .subsampling import subsample, upsample_nearest
+from .thinning import skeleton
 
 __all__ = [
     "Box",
@@ -66,6 +67,7 @@ __all__ = [
     "sample_positions",
     "scaled_box",
     "sector_angles",
+    "skeleton",
     "split_ignore",
     "subsample",
     "upsample_nearest",

@@ -6,6 +6,7 @@ from .lesion_report import LesionReport
 from .prediction_report import PredictionReport
 from .stage_report import StageReport
 from .two_path import TwoPathSchedule
+from .vessel_report import VesselReport
 from .weights_loader import WeightsLoader
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "PredictionReport",
     "StageReport",
     "TwoPathSchedule",
+    "VesselReport",
     "WeightsLoader",
 ]

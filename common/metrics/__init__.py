@@ -7,15 +7,19 @@ from .lits_table import LitsTable
 from .scores import METRICS, case_scores, region_recall
 from .stages import StageTable
 from .table import ScoreTable, mean_interval, summarise
+from .vessel_table import VesselTable
+from .vessels import VESSEL_METRICS, soft_dice_loss, vessel_scores
 
 __all__ = [
     "METRICS",
+    "VESSEL_METRICS",
     "Comparison",
     "Detection",
     "LesionCounts",
     "LitsTable",
     "ScoreTable",
     "StageTable",
+    "VesselTable",
     "case_scores",
     "detection",
     "lesion_counts",
@@ -23,5 +27,7 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "region_recall",
+    "soft_dice_loss",
     "summarise",
+    "vessel_scores",
 ]
