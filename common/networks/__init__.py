@@ -4,7 +4,9 @@ from .blocks import DoubleConv, UpDoubleConv
 from .cascade import CascadedUNet3D
 from .liver_tumour import LiverTumourRAUNet
 from .ra_unet import RAUNet
+from .random25d import ProjectionUNet, RandomProjectionUNet
 from .residual import ResidualBlock
+from .rivals import IntensityThreshold, SliceUNet
 from .rois import RoIPrediction
 from .ru_net import RUNet, RUNetEnsemble
 from .unet import UNet, UNet2D
@@ -13,12 +15,16 @@ from .unet3d import UNet3D
 __all__ = [
     "CascadedUNet3D",
     "DoubleConv",
+    "IntensityThreshold",
     "LiverTumourRAUNet",
+    "ProjectionUNet",
     "RAUNet",
+    "RandomProjectionUNet",
     "RoIPrediction",
     "RUNet",
     "RUNetEnsemble",
     "ResidualBlock",
+    "SliceUNet",
     "UNet",
     "UNet2D",
     "UNet3D",
