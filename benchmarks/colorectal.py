@@ -23,32 +23,19 @@ import argparse
 import csv
 import math
 import os
-import re
-import signal
-import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.bundling.ids import check_overrides, config_ids  # noqa: E402
-from common.checks import InputError, problem  # noqa: E402
-from common.cli.excerpt import user_error  # noqa: E402
-from common.cli.launch import bundle_command, shown  # noqa: E402
-from common.cli.locate import config_file  # noqa: E402
-from common.data.decathlon import read_dataset  # noqa: E402
-from common.files import atomic_path, check_writable, read_json, write_json  # noqa: E402
+from common.checks import InputError  # noqa: E402
+from common.cli.launch import check_package  # noqa: E402
+from common.cli.recipes import Recipe  # noqa: E402
+from common.cli.runs import Runs, execute  # noqa: E402
+from common.files import atomic_path, read_json  # noqa: E402
 from common.metrics.comparison import Comparison  # noqa: E402
-from common.visualize.palette import class_colour  # noqa: E402
+from common.visualize.comparison import comparison_figure  # noqa: E402
 
 BUNDLE = ROOT / "bundles" / "ru_net_colorectal"
 ENSEMBLE, NO_CONTOUR, UNET = "ensemble", "RF88, no contour loss", "3D U-Net"
@@ -61,122 +48,19 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A way to train: overlays after those that were asked for, and settings that are its own."""
-
-    name: str
-    overlays: tuple[str, ...] = ()
-    settings: dict[str, object] = field(default_factory=dict)
-    whole_budget: bool = False  # one stage gets the epochs of both
-
-    @property
-    def folder(self) -> str:
-        """Its name as that of a folder."""
-        return re.sub(r"\W+", "_", self.name.lower())
+NAMES = [ENSEMBLE, NO_CONTOUR, UNET]
 
 
-RECIPES = [
-    Recipe(ENSEMBLE),
-    Recipe(NO_CONTOUR, settings={"lambda_contour": 0.0, "variants": ["RF88"]}),
-    Recipe(UNET, overlays=("whole_volume",), whole_budget=True),
-]
-
-
-class Runs:
-    """Runs the folds of the recipes, as processes that end with this one."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.data, self.out, self.folds = Path(options.data).resolve(), Path(options.out).resolve(), options.folds
-        self.overlays = [name for name in options.overlays.split(",") if name]
-        self.given = dict(pair.split("=", 1) for pair in options.set)
-        self.environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        if options.jobs > 1:
-            self.environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
-        self._lock, self._running, self._ended = threading.Lock(), set(), False
-
-    def check_plan(self) -> None:
-        """Refuse what no run could use, and an output folder whose results were made under other settings."""
-        read_dataset(self.data)
-        check_overrides(config_ids(self._planned()), self.given)
-        plan = {"data": str(self.data), "folds": self.folds, "overlays": self.overlays, "set": self.given}
-        path = self.out / "plan.json"
-        if path.is_file() and (before := read_json(path)) != plan:
-            raise InputError(
-                problem(
-                    f"'{self.out}' holds runs of {before}, not {plan}",
-                    "the rows of one table share their data, folds and settings",
-                    "give the same again, or another folder",
-                )
-            )
-        check_writable(self.out)
-        write_json(path, plan)
-
-    def folder(self, recipe: Recipe, fold: int) -> Path:
-        """Where a fold's weights, logs and results are."""
-        return self.out / recipe.folder / f"fold{fold}"
-
-    def done(self, recipe: Recipe, fold: int) -> bool:
-        """Whether a fold was trained to the end and all its cases were scored."""
-        folder = self.folder(recipe, fold)
-        files = [folder / name for name in ("trained.json", "metrics.csv", "metrics.json", "stages.json")]
-        return all(file.is_file() for file in files) and not read_json(folder / "metrics.json")["failed"]
-
-    def command(self, recipe: Recipe, fold: int, *base: str) -> list[str]:
-        """The process that trains or evaluates a fold."""
-        configs = [config_file(BUNDLE, name) for name in (*base, *self.overlays, *recipe.overlays)]
-        own = {name for overlay in recipe.overlays for name in read_json(config_file(BUNDLE, overlay))}
-        settings = {name: value for name, value in self.given.items() if name not in own} | recipe.settings
-        if recipe.whole_budget:
-            planned = {**self._planned(), **self.given}
-            settings["epochs"] = int(planned["locator_epochs"]) + int(planned["epochs"])
-        folder = self.folder(recipe, fold)
-        places = {
-            "bundle_root": BUNDLE,
-            "dataset_dir": self.data,
-            "output_dir": folder,
-            "model_path": folder / "model.pt",
-        }
-        places |= {"fold": fold, "folds": self.folds}
-        return bundle_command(configs, {**settings, **places, **({"resume": True} if base == ("train",) else {})})
-
-    def _planned(self) -> dict[str, object]:
-        configs = [config_file(BUNDLE, name) for name in ("train", *self.overlays)]
-        return ConfigParser.load_config_files([str(path) for path in configs])
-
-    def run(self, recipe: Recipe, fold: int) -> None:
-        """Train and evaluate a fold, unless that is done."""
-        folder = self.folder(recipe, fold)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "trained.json").is_file():
-            resumed, begun = (folder / "train.log").is_file(), time.perf_counter()
-            self._process(self.command(recipe, fold, "train"), folder / "train.log")
-            write_json(folder / "trained.json", {"seconds": time.perf_counter() - begun, "resumed": resumed})
-        if not self.done(recipe, fold):
-            self._process(self.command(recipe, fold, "train", "evaluate"), folder / "evaluate.log")
-
-    def _process(self, command: list[str], log: Path) -> None:
-        with open(log, "a", encoding="utf-8") as stream:
-            stream.write(f"$ {shown(command)}\n")
-            stream.flush()
-            with self._lock:
-                if self._ended:
-                    raise RuntimeError("stopped")
-                process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=stream, stderr=stream)
-                self._running.add(process)
-            status = process.wait()
-            self._running.discard(process)
-        if status:
-            text = log.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1].rstrip()
-            told = ": ".join(user_error(text) or [text.splitlines()[-1]])
-            raise RuntimeError(f"ended with {status}: {told[:400]} ({log})")
-
-    def end(self) -> None:
-        """Stop what is running; a training that was stopped can go on."""
-        with self._lock:
-            self._ended = True
-            for process in self._running:
-                process.terminate()
+def recipes_of(runs: Runs, names: list[str]) -> list[Recipe]:
+    """The recipes by these names."""
+    # one stage gets the epochs of both
+    epochs = int(runs.planned["locator_epochs"]) + int(runs.planned["epochs"])
+    found = [
+        Recipe(ENSEMBLE),
+        Recipe(NO_CONTOUR, settings={"lambda_contour": 0.0, "variants": ["RF88"]}),
+        Recipe(UNET, overlays=("whole_volume",), settings={"epochs": epochs}),
+    ]
+    return [recipe for recipe in found if recipe.name in names]
 
 
 def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
@@ -243,7 +127,8 @@ def report(runs: Runs, recipes: list[Recipe], failures: dict[str, str]) -> str:
     with atomic_path(runs.out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     found.write_csv(runs.out / "cases.csv")
-    draw(found, runs.out / "dice.png")
+    scores = {method: found.scores(method, "dice") for method in methods}
+    comparison_figure({"Dice": scores}, runs.out / "dice.png")
     return text
 
 
@@ -255,63 +140,30 @@ def minutes(runs: Runs, recipe: Recipe) -> str:
     return ", ".join(f"{one:.1f}" for one in whole)
 
 
-def draw(found: Comparison, path: Path) -> None:
-    """Dice by case: a column a method, a line a case, a bar at the mean."""
-    summary, cases = found.summary(), sorted({row["case"] for row in found.rows})
-    methods = list(summary)
-    figure = Figure(figsize=(1.8 + 1.5 * len(methods), 4.8), layout="constrained")
-    panel = figure.subplots()
-    scores = {method: found.scores(method, "dice") for method in methods}
-    for number, case in enumerate(cases):
-        line = [scores[method].get(case, math.nan) for method in methods]
-        panel.plot(range(len(methods)), line, color=class_colour(number), lw=0.8, marker="o", ms=5, label=case)
-    for at, method in enumerate(methods):
-        mean = summary[method]["dice"]["mean"]
-        panel.plot([at - 0.25, at + 0.25], [math.nan if mean is None else mean] * 2, color="#222222", lw=2.5)
-    panel.set_xticks(range(len(methods)), methods)
-    panel.set_ylim(-0.02, 1.02)
-    panel.set_ylabel("Dice; bars: mean")
-    panel.grid(axis="y", color="#DDDDDD", lw=0.6)
-    if len(cases) <= 14:
-        panel.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-
-
 def main() -> int:
     """Run what is missing, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a Decathlon folder (dataset.json)")
     parser.add_argument("--out", required=True, help="where weights, logs and results go")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--recipes", nargs="+", choices=[recipe.name for recipe in RECIPES], help="all by default")
+    parser.add_argument("--recipes", nargs="+", choices=NAMES, help="all by default")
     parser.add_argument("--overlays", default="", help="configs laid over train.json, in order: small,demo")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config entries, for every recipe")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     options = parser.parse_args()
     if wrong := [pair for pair in options.set if "=" not in pair]:
         parser.error(f"--set {wrong[0]}: write key=value")
-    runs = Runs(options)
-    recipes = [recipe for recipe in RECIPES if recipe.name in (options.recipes or [one.name for one in RECIPES])]
-    runs.check_plan()
+    overlays = [name for name in options.overlays.split(",") if name]
+    given = dict(pair.split("=", 1) for pair in options.set)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    check_package()
+    runs = Runs(BUNDLE, options.out, options.data, options.folds, overlays, given, options.jobs)
+    recipes = recipes_of(runs, options.recipes or NAMES)
+    runs.check(recipes)
     # fold by fold, so that a run that is cut short has every recipe on the same cases
     tasks = [(recipe, fold) for fold in range(runs.folds) for recipe in recipes if not runs.done(recipe, fold)]
     print(f"{len(tasks)} of {runs.folds * len(recipes)} runs to do; logs are in {runs.out}", flush=True)
-    failures: dict[str, str] = {}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(tasks), unit="run", smoothing=0) as bar:
-        waiting = {pool.submit(runs.run, *task): f"{task[0].name}, fold {task[1]}" for task in tasks}
-        try:
-            for future in as_completed(waiting):
-                name, error = waiting[future], future.exception()
-                if error is not None:
-                    failures[name] = str(error)
-                bar.write(f"{name}: {error or 'done'}")
-                bar.update()
-        except KeyboardInterrupt:
-            runs.end()
-            pool.shutdown(cancel_futures=True)
-            raise
+    failures = execute(runs, tasks)
     print(report(runs, recipes, failures))
     return 1 if failures else 0
 

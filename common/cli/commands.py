@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checks import InputError, WeightsError, parse_flag, problem
-from ..files import read_json
 from .converters import convert
+from .demo import demo_rivals, demo_steps, tell_demo
 from .device import check_device
 from .launch import bundle_command, check_package, keep_memory, launch
 from .locate import config_file, describe, find_bundle, finds_itself, known_bundles
@@ -98,15 +98,20 @@ class Volseg:
         places = {"dataset_dir": source, **({"output_dir": out} if out else {})}
         return _run(name, _PREDICT, (), overlays, verbose, {**places, **overrides})
 
-    def demo(self, name: str, *rest: str, out: str = "", verbose: str = "false", **overrides: str) -> int:
+    def demo(
+        self, name: str, *rest: str, out: str = "", rivals: str = "", verbose: str = "false", **overrides: str
+    ) -> int:
         """Make a phantom, train a narrow network on it, evaluate and predict: minutes on two cores, no download.
+
+        A bundle whose demo.json names rivals trains and evaluates these, too, and tells all of them in one table.
 
         Args:
             name: a bundle's name or folder.
             rest: nothing more is understood.
             out: where weights, tables and pictures go; demo/NAME by default, which spares the bundle's own weights.
+            rivals: recipes to compare with, as "compare" takes them; those of demo.json by default, "none" for none.
             verbose: show whole tracebacks.
-            overrides: config entries by name, for those of the three runs that have them.
+            overrides: config entries by name, for those of the runs that have them.
         """
         _refuse(rest)
         began = time.perf_counter()
@@ -119,21 +124,58 @@ class Volseg:
         )
         if sys.platform == "linux":
             print(f"So that a CPU trains faster: export {keep_memory()}")
-        steps = (
-            (_TRAIN, ("small", "demo"), folder),
-            (_EVALUATE, ("small",), folder),
-            (_PREDICT, ("small",), folder / "predictions"),
-        )
-        ids = [_ids(_configs(bundle, base + overlays)) for base, overlays, _ in steps]
+        recipes = demo_rivals(bundle, rivals)
+        steps = demo_steps(bundle, folder, recipes)
+        ids = [_ids(_configs(bundle, step.configs)) for step in steps]
         _check_known(overrides, {key: value for one in reversed(ids) for key, value in one.items()})
-        for (base, overlays, place), known in zip(steps, ids, strict=True):
-            chosen = {key: value for key, value in overrides.items() if key in known}
-            chosen = {"output_dir": str(place), "model_path": str(folder / "model.pt"), **chosen}
+        for step, known in zip(steps, ids, strict=True):
+            _check_known(step.settings, known)
+        for step, known in zip(steps, ids, strict=True):
+            chosen = {key: value for key, value in overrides.items() if key in known and key not in step.own}
             print()
-            if status := _run(str(bundle), base, (), ",".join(overlays), verbose, chosen):
+            base, overlays = step.configs[: step.base], ",".join(step.configs[step.base :])
+            if status := _run(str(bundle), base, (), overlays, verbose, {**step.places, **chosen, **step.settings}):
                 return status
-        _tell_demo(bundle, folder, time.perf_counter() - began)
+        tell_demo(bundle, folder, recipes, time.perf_counter() - began)
         return 0
+
+    def compare(
+        self,
+        name: str,
+        *rest: str,
+        recipes: str = "",
+        folds: str = "",
+        runs: str = "",
+        overlays: str = "",
+        out: str = "",
+        jobs: str = "1",
+        **overrides: str,
+    ) -> int:
+        """Train and evaluate several recipes of a bundle on the same folds, and write their table.
+
+        The same line goes on where it was stopped. A recipe keeps what its own overlay sets, whatever is given for all.
+
+        Args:
+            name: a bundle's name or folder.
+            rest: nothing more is understood.
+            recipes: overlays, or "paper" for none, with settings after a colon: paper,unet3d,paper:sectors=4;epochs=9.
+                By default paper and the rivals that train.json names.
+            folds: parts that the cases are split into; the config's by default.
+            runs: runs of each recipe, each of which holds out another fold; one a fold by default.
+            overlays: configs laid over train.json for every recipe, in order: small,demo.
+            out: where weights, logs, scores and the table go; compare/NAME by default.
+            jobs: processes at a time, which share the cores.
+            overrides: config entries by name, for every recipe.
+        """
+        from .compare import compare  # here, since it brings torch and MONAI
+
+        _refuse(rest)
+        bundle = find_bundle(name)
+        if "device" in overrides:
+            check_device(str(overrides["device"]))
+        check_package()
+        folder = Path(out or Path("compare") / bundle.name)
+        return compare(bundle, folder, recipes, _split(overlays), folds, runs, jobs, overrides)
 
     def lint(self, name: str, *rest: str) -> int:
         """Check a bundle as the gate does; every finding is a line.
@@ -175,7 +217,7 @@ class Volseg:
         """Turn data of another form into a Decathlon folder.
 
         Args:
-            form: hdf5, totalsegmentator, btcv, amos or 3dircadb.
+            form: hdf5, totalsegmentator, btcv, amos, 3dircadb, ixi, costa or topcow.
             files: files, folders or globs; for all but hdf5 the folder of the unpacked data set.
             out: the folder to make.
             options: what the converter takes, such as --classes binary, --spacing [z,y,x] or --split train.
@@ -275,28 +317,3 @@ def _refuse(rest: Sequence[str]) -> None:
 
 def _split(names: str) -> list[str]:
     return [part for part in (word.strip(" []'\"") for word in str(names).split(",")) if part]
-
-
-def _tell_demo(bundle: Path, folder: Path, seconds: float) -> None:
-    summary = read_json(folder / "metrics.json")["summary"]
-    metric = _headline(bundle, summary)
-    scores = {group: values[metric.lower()]["mean"] for group, values in summary.items()}
-    print(f"\nDone in {seconds / 60:.1f} minutes.")
-    print(f"{metric} on what was held out: " + ", ".join(f"{group} {_score(value)}" for group, value in scores.items()))
-    stages = folder / "stages.md"
-    if stages.is_file():
-        print(f"\n{stages.read_text(encoding='utf-8')}")
-    print(f"Table: {folder / 'metrics.csv'}\nPredictions: {folder / 'predictions'}")
-    for picture in sorted(folder.rglob("*.png")):
-        print(f"Picture: {picture}")
-
-
-def _headline(bundle: Path, summary: dict[str, dict[str, Any]]) -> str:
-    """The first of the metrics that the bundle's metadata name (``eval_metrics``) and that were computed."""
-    named = read_json(bundle / "configs" / "metadata.json").get("eval_metrics", {})
-    computed = {metric for values in summary.values() for metric in values}
-    return next((name for name in named if name.lower() in computed), "Dice")
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

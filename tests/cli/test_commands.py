@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import commands, locate
+from common.cli import commands, demo, locate
 from common.cli.commands import main
 
 NAME = "unet3d_sparse"
@@ -105,11 +105,69 @@ def test_demo_tells_the_bundles_own_metric_and_its_table_of_stages(
     summary = {"liver": {"dice": {"mean": 0.5}, "iou": {"mean": 0.25}}}
     written = {"metrics.json": {"summary": summary}, "metadata.json": {"eval_metrics": named}}
     (tmp_path / "stages.md").write_text("| stage 1 | mean | 99.0 |\n")
-    monkeypatch.setattr(commands, "read_json", lambda path: written[path.name])
+    monkeypatch.setattr(demo, "read_json", lambda path: written.get(path.name, {}))
     assert main(["demo", NAME, "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     value = "0.250" if headline.startswith("IoU") else "0.500"
     assert f"{headline} what was held out: liver {value}" in out and "| stage 1 | mean | 99.0 |" in out
+
+
+@pytest.fixture
+def rivals(here, tmp_path, monkeypatch) -> Path:
+    """A copy of a bundle whose demo has two rivals, one of which sets what others may be given."""
+    bundle = tmp_path / "rivalled"
+    shutil.copytree(here / "bundles" / NAME, bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    demonstration = json.loads((bundle / "configs" / "demo.json").read_text())
+    listed = demonstration | {"rivals": ["wide", "paper:val_interval=7"]}
+    (bundle / "configs" / "demo.json").write_text(json.dumps(listed))
+    (bundle / "configs" / "wide.json").write_text('{"widths": [9, 9]}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "check_package", lambda: None)
+    return bundle
+
+
+def _results(folder: Path, dice: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    group = {"dice": {"mean": dice}, "iou": {"mean": dice}}
+    content = {"summary": {"kidney": group, "all classes": group}, "cases": []}
+    (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def test_demo_trains_the_rivals_too_and_tells_all_in_one_table(rivals, launched, tmp_path, capsys):
+    out = tmp_path / "out"
+    for folder, dice in ((out, 0.5), (out / "wide", 0.25), (out / "paper_val_interval_7", 0.75)):
+        _results(folder, dice)
+    assert main(["demo", str(rivals), "--out", str(out), "--epochs", "1", "--widths", "[2, 4]"]) == 0
+    names = [re.findall(r"(\w+)\.json", line[5]) for line in launched]
+    assert names == [
+        ["train", "small", "demo"],
+        ["train", "evaluate", "small"],
+        ["inference", "small"],
+        ["train", "small", "demo", "wide"],
+        ["train", "evaluate", "small", "wide"],
+        ["train", "small", "demo"],
+        ["train", "evaluate", "small"],
+    ]
+    options = [dict(zip(line[6::2], line[7::2])) for line in launched]
+    folders = [out, out, out / "predictions", *[out / "wide"] * 2, *[out / "paper_val_interval_7"] * 2]
+    weights = [*[out] * 3, *folders[3:]]
+    assert [one["--output_dir"] for one in options] == [str(folder) for folder in folders]
+    assert [one["--model_path"] for one in options] == [str(folder / "model.pt") for folder in weights]
+    assert [one.get("--widths") for one in options] == [*["[2, 4]"] * 3, None, None, *["[2, 4]"] * 2]
+    assert [one.get("--val_interval") for one in options] == [*[None] * 5, "7", "7"]
+    printed = capsys.readouterr().out
+    for row in (r"rivalled \| +1 \| +50.0", r"wide +\| +1 \| +25.0", r"paper:val_interval=7 \| +1 \| +75.0"):
+        assert re.search(row.replace("rivalled", "rivalled +"), printed), row
+    assert (out / "table.md").is_file()
+
+
+@pytest.mark.parametrize(("chosen", "number"), [("none", 3), ("wide", 5), ("wide,paper:val_interval=7", 7)])
+def test_the_rivals_of_a_demo_can_be_chosen(rivals, launched, tmp_path, chosen, number):
+    for folder in ("", "wide", "paper_val_interval_7"):
+        _results(tmp_path / "out" / folder, 0.5)
+    assert main(["demo", str(rivals), "--out", str(tmp_path / "out"), "--rivals", chosen]) == 0
+    assert len(launched) == number
+    assert (tmp_path / "out" / "table.md").exists() == (number > 3)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +176,11 @@ def test_demo_tells_the_bundles_own_metric_and_its_table_of_stages(
         (["train", NAME, "--epoch", "3"], "--epoch answers to no id of the config.*use 'epochs'"),
         (["train", NAME, "--validate::dataset::dat", "x"], "use 'validate::dataset::data'"),
         (["demo", NAME, "--lerning_rate", "3"], "use 'learning_rate'"),
+        (["demo", NAME, "--rivals", "wide"], "has no config 'wide'"),
+        (["demo", NAME, "--rivals", "paper:epoch=3"], "--epoch answers to no id.*use 'epochs'"),
+        (["compare", NAME, "--recipes", "modrn", "--folds", "2"], "has no config 'modrn'.*write 'modern'"),
+        (["compare", NAME, "small"], "'small' is not understood"),
+        (["compare", NAME, "--device", "quantum"], "--device is 'quantum'"),
         (["train", NAME, "--config_file", "x.json"], "lay others over: --overlays"),
         (["predict", NAME, "x", "--overlays", "evaluate"], "inference.json.*evaluate.json do not fit.*in 'validate'"),
         (["train", NAME, "--overlays", "smal"], "has no config 'smal'.*write 'small'"),

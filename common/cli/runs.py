@@ -1,0 +1,230 @@
+"""Several recipes of a bundle trained and evaluated on the same folds, each fold in processes of its own, resumably."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..bundling.ids import check_overrides, merge
+from ..checks import InputError, problem
+from ..data.decathlon import read_dataset
+from ..files import check_writable, read_json, write_json
+from .excerpt import user_error
+from .launch import bundle_command, shown
+from .locate import config_file
+from .recipes import Recipe
+
+__all__ = ["Runs", "execute"]
+
+_PLACES = ("bundle_root", "dataset_dir", "output_dir", "model_path", "fold", "folds", "resume")
+
+
+class Runs:
+    """Where the runs of a comparison lie, what their lines are, and which of them are done.
+
+    Run number n holds out fold ``n % folds``; from ``n = folds`` on, of a split and a training with the next seed.
+
+    Args:
+        bundle: its folder.
+        out: the folder of everything that is written: ``RECIPE/foldN`` for each run.
+        data: a Decathlon folder; None for that of the configs.
+        folds: number of parts that the cases are split into; None takes the configs'.
+        overlays: configs laid over ``train.json`` for every recipe, in order.
+        given: config entries for every recipe, but for those that a recipe sets itself.
+        jobs: processes at a time; they share the cores.
+
+    Raises:
+        InputError: when no number of folds is known.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        out: str | os.PathLike[str],
+        data: str | os.PathLike[str] | None = None,
+        folds: int | None = None,
+        overlays: Sequence[str] = (),
+        given: Mapping[str, Any] | None = None,
+        jobs: int = 1,
+    ) -> None:
+        self.bundle, self.out, self.data = bundle, Path(out).resolve(), None if data is None else Path(data).resolve()
+        self.overlays, self.given, self.jobs = list(overlays), dict(given or {}), jobs
+        self.planned = {**merge(self.configs(("train",))), **self.given}
+        self.folds = self.planned.get("folds") if folds is None else folds
+        if not isinstance(self.folds, int) or self.folds < 2 or jobs < 1:
+            came = f"folds is {self.folds} and jobs {jobs}"
+            rule = "a comparison needs two folds or more, and one process or more"
+            raise InputError(problem(came, rule, "pass for example --folds 4 --jobs 1"))
+        self._environment = dict(os.environ)
+        if jobs > 1:
+            self._environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        self._lock, self._running, self._ended = threading.Lock(), set(), False
+
+    def configs(self, base: Iterable[str], recipe: Recipe | None = None) -> list[Path]:
+        """The config files of a line."""
+        return [
+            config_file(self.bundle, name) for name in (*base, *self.overlays, *(recipe.overlays if recipe else ()))
+        ]
+
+    def check(self, recipes: Sequence[Recipe]) -> None:
+        """Refuse what no run could use, and an output folder whose results were made under other settings."""
+        if self.data is not None:
+            read_dataset(self.data)
+        for recipe in recipes:
+            settings = {**self.given, **recipe.settings}
+            if fixed := [name for name in _PLACES if name in settings]:
+                came = f"'{fixed[0]}' was set for {recipe.name}"
+                raise InputError(problem(came, "each run of a comparison has its own", "leave it out"))
+            for base in (("train",), ("train", "evaluate")):
+                check_overrides(merge(self.configs(base, recipe)), settings)
+        plan = {"bundle": self.bundle.name, "data": None if self.data is None else str(self.data), "folds": self.folds}
+        plan |= {"overlays": self.overlays, "set": self.given}
+        path = self.out / "plan.json"
+        if path.is_file() and (before := read_json(path)) != plan:
+            raise InputError(
+                problem(
+                    f"'{self.out}' holds runs of {before}, not {plan}",
+                    "the rows of one table share their data, folds and settings",
+                    "give the same again, or another folder",
+                )
+            )
+        check_writable(self.out)
+        write_json(path, plan)
+
+    def label(self, recipe: Recipe, number: int) -> str:
+        """A run, named."""
+        return f"{recipe.name}, {self._fold(number).replace('_', ', ')}"
+
+    def _fold(self, number: int) -> str:
+        return f"fold{number % self.folds}" + (f"_seed{self.seed(number)}" if number >= self.folds else "")
+
+    def seed(self, number: int) -> int:
+        """The seed of a run's split and training."""
+        return int(self.planned.get("seed", 0)) + number // self.folds
+
+    def folder(self, recipe: Recipe, number: int) -> Path:
+        """Where a run's weights, logs and results are."""
+        return self.out / recipe.folder / self._fold(number)
+
+    def done(self, recipe: Recipe, number: int) -> bool:
+        """Whether a run was trained to the end and all its cases were scored."""
+        folder = self.folder(recipe, number)
+        files = [folder / name for name in ("trained.json", "evaluated.json", "metrics.json")]
+        return all(file.is_file() for file in files) and not read_json(folder / "metrics.json")["failed"]
+
+    def kept(self, recipe: Recipe) -> dict[str, Any]:
+        """What was given for every recipe and is not for this one, since its overlays set it: name, and their value."""
+        own = merge([config_file(self.bundle, name) for name in recipe.overlays]) | dict(recipe.settings)
+        return {name: own[name] for name in self.given if name in own}
+
+    def command(self, recipe: Recipe, number: int, *base: str) -> list[str]:
+        """The line that trains or evaluates a run."""
+        kept, folder = self.kept(recipe), self.folder(recipe, number)
+        settings = {name: value for name, value in self.given.items() if name not in kept} | dict(recipe.settings)
+        settings |= {} if self.data is None else {"dataset_dir": self.data}
+        settings |= {"seed": self.seed(number)} if number >= self.folds else {}
+        settings |= {
+            "bundle_root": self.bundle,
+            "output_dir": folder,
+            "model_path": folder / "model.pt",
+            "fold": number % self.folds,
+            "folds": self.folds,
+        }
+        return bundle_command(self.configs(base, recipe), settings | ({"resume": True} if base == ("train",) else {}))
+
+    def run(self, recipe: Recipe, number: int) -> None:
+        """Train and evaluate a run, unless that is done.
+
+        Raises:
+            RuntimeError: when one of both fails; the text is short and names the log.
+        """
+        folder = self.folder(recipe, number)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "trained.json").is_file():
+            resumed, begun = (folder / "train.log").is_file(), time.perf_counter()
+            self._process(self.command(recipe, number, "train"), folder / "train.log")
+            write_json(folder / "trained.json", {"seconds": time.perf_counter() - begun, "resumed": resumed})
+        if not self.done(recipe, number):
+            begun = time.perf_counter()
+            self._process(self.command(recipe, number, "train", "evaluate"), folder / "evaluate.log")
+            write_json(folder / "evaluated.json", {"seconds": time.perf_counter() - begun})
+
+    def _process(self, command: list[str], log: Path) -> None:
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(f"$ {shown(command)}\n")
+            stream.flush()
+            with self._lock:
+                if self._ended:
+                    raise RuntimeError("stopped")
+                process = subprocess.Popen(command, env=self._environment, stdout=stream, stderr=stream)
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        if status:
+            text = log.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1].rstrip()
+            told = ": ".join(user_error(text) or [text.splitlines()[-1]])
+            raise RuntimeError(f"ended with {status}: {told[:400]} ({log})")
+
+    def end(self) -> None:
+        """Stop what is running; a training that was stopped can go on."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
+
+
+def execute(runs: Runs, tasks: Sequence[tuple[Recipe, int]]) -> dict[str, str]:
+    """Run the tasks, `runs.jobs` at a time; one that fails does not end the others.
+
+    An interrupt, or the signal to terminate, stops all of them.
+
+    Args:
+        runs: the comparison.
+        tasks: recipes with numbers of runs.
+
+    Returns:
+        why runs failed, by their names.
+
+    Raises:
+        KeyboardInterrupt: when it was interrupted.
+    """
+    failures: dict[str, str] = {}
+    with (
+        _terminated_as_interrupted(),
+        ThreadPoolExecutor(runs.jobs) as pool,
+        tqdm(total=len(tasks), unit="run", smoothing=0, disable=None) as bar,
+    ):
+        waiting = {pool.submit(runs.run, *task): runs.label(*task) for task in tasks}
+        try:
+            for future in as_completed(waiting):
+                name, error = waiting[future], future.exception()
+                if error is not None:
+                    failures[name] = str(error)
+                bar.write(f"{name}: {error or 'done'}", file=sys.stdout)
+                bar.update()
+        except KeyboardInterrupt:
+            runs.end()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failures
+
+
+@contextmanager
+def _terminated_as_interrupted():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
