@@ -11,7 +11,8 @@ from ..checks import InputError, nearest, problem
 __all__ = ["CONVERTERS", "convert", "module_name"]
 
 # what is converted, by form; a form is a module of common.data.convert with convert_MODULE and MODULE_command
-CONVERTERS = {"hdf5": "FILES", "totalsegmentator": "FOLDER", "btcv": "FOLDER", "amos": "FOLDER", "3dircadb": "FOLDER"}
+_FOLDERS = ("totalsegmentator", "btcv", "amos", "3dircadb", "ixi", "costa", "topcow")
+CONVERTERS = {"hdf5": "FILES", **dict.fromkeys(_FOLDERS, "FOLDER")}
 _MODULES = {"3dircadb": "ircadb"}  # a module's name begins with no digit
 
 

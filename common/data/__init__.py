@@ -4,8 +4,11 @@ from .cases import inference_cases, training_cases
 from .check_cases import check_cases
 from .convert.amos import convert_amos
 from .convert.btcv import convert_btcv
+from .convert.costa import convert_costa
 from .convert.hdf5 import convert_hdf5
 from .convert.ircadb import convert_ircadb
+from .convert.ixi import convert_ixi
+from .convert.topcow import convert_topcow
 from .convert.totalsegmentator import convert_totalsegmentator
 from .deferred import DeferredCacheDataset
 from .labelled import labelled_classes
@@ -19,8 +22,11 @@ __all__ = [
     "check_cases",
     "convert_amos",
     "convert_btcv",
+    "convert_costa",
     "convert_hdf5",
     "convert_ircadb",
+    "convert_ixi",
+    "convert_topcow",
     "convert_totalsegmentator",
     "inference_cases",
     "labelled_classes",

@@ -187,14 +187,14 @@ def test_nothing_left_is_an_error_and_leaves_nothing(totalseg, tmp_path):
 
 
 def test_an_interrupted_conversion_leaves_nothing(totalseg, tmp_path, monkeypatch):
-    place, done = organs._place_image, []
+    place, done = organs.place_image, []
 
     def interrupted(*arguments):
         if done:
             raise KeyboardInterrupt
         done.append(place(*arguments))
 
-    monkeypatch.setattr(organs, "_place_image", interrupted)
+    monkeypatch.setattr(organs, "place_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_totalsegmentator(totalseg, tmp_path / "out")
     assert done and os.listdir(tmp_path) == [totalseg.name]

@@ -5,19 +5,16 @@ Organs: roth2017hierarchical, section 3 (artery, portal vein, liver, spleen, sto
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from ...checks import InputError, parse_flag, problem
+from .placing import place_image, write_label
 from .sources import Case, Dropped, hounsfield_fault, open_volume, read_numbers, read_values, slabs
 from .writing import write_cases
 
@@ -27,8 +24,6 @@ CLASSES = ("background", "artery", "portal vein", "liver", "spleen", "stomach", 
 # the classes of a case (X Y Z, uint8, on the grid of its image), and what else is to be remembered of it
 Reader = Callable[[Case, SpatialImage], tuple[np.ndarray, dict[str, Any]]]
 _SOFT = [CLASSES.index(name) for name in ("liver", "spleen", "pancreas")]
-_GRID = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d")
-_GRID += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
 
 
 def convert_organs(
@@ -94,36 +89,14 @@ def _convert_one(
     if fault := hounsfield_fault(values, slope, intercept, np.isin(labels, _SOFT)):
         raise Dropped(fault)
     bounds = sorted(slope * float(edge) + intercept for edge in (values.min(), values.max()))
-    _place_image(case.image, folder / "imagesTr" / f"{case.name}.nii.gz", linked)
-    _write_label(labels, image, folder / "labelsTr" / f"{case.name}.nii.gz")
+    place_image(case.image, folder / "imagesTr" / f"{case.name}.nii.gz", linked)
+    write_label(labels, image, folder / "labelsTr" / f"{case.name}.nii.gz")
     return {
         "shape": list(image.shape),
         "hounsfield": bounds,
         "voxels": dict(zip(CLASSES, voxels.tolist(), strict=True)),
         **notes,
     }
-
-
-def _place_image(source: Path, target: Path, linked: bool) -> None:
-    source = source.resolve()
-    if not source.name.lower().endswith(".gz"):
-        with open(source, "rb") as stream, gzip.GzipFile(target, "wb", compresslevel=3, mtime=0) as packed:
-            shutil.copyfileobj(stream, packed)
-        return
-    if linked:
-        with contextlib.suppress(OSError):  # another disk, or one without links
-            os.link(source, target)
-            return
-    shutil.copyfile(source, target)
-
-
-def _write_label(labels: np.ndarray, image: SpatialImage, path: Path) -> None:
-    """Write classes with the grid of the image, field for field, and nothing else of its header."""
-    header = nibabel.Nifti1Header()
-    for field in _GRID:
-        header[field] = image.header[field]
-    header.set_data_dtype(np.uint8)
-    nibabel.save(nibabel.Nifti1Image(labels, None, header), path)
 
 
 def mapped_reader(numbers: Mapping[int, str], highest: int) -> Reader:

@@ -15,7 +15,16 @@ from ...checks import InputError, problem
 from ...files import case_name, read_json
 from .sources import Case
 
-__all__ = ["case_number", "numbered_cases", "only_source", "pair_files", "plain_name", "volume_files"]
+__all__ = [
+    "case_number",
+    "find_base",
+    "find_bases",
+    "numbered_cases",
+    "only_source",
+    "pair_files",
+    "plain_name",
+    "volume_files",
+]
 
 _CHANNEL = re.compile(r"(?<=\d)_0000$")
 _DEPTH = 4  # levels of folders that archives put above the images
@@ -54,7 +63,7 @@ def numbered_cases(
     Raises:
         InputError: no such folders, several data sets, organs of other numbers, two files of one number.
     """
-    base = _find_base(source, list(layouts))
+    base = find_base(source, list(layouts))
     _check_numbering(base / "dataset.json", numbers)
     cases = []
     for (images, labels), split in layouts.items():
@@ -71,22 +80,21 @@ def volume_files(folder: str | Path) -> list[Path]:
     return [one for one in children if one.name.lower().endswith((".nii", ".nii.gz")) and not one.name.startswith(".")]
 
 
-def _find_base(source: Path, layouts: Sequence[tuple[str, str]]) -> Path:
-    """The folder at or below `source` that holds a folder of images and one of labels; the first level that has any."""
+def find_bases(source: Path, layouts: Sequence[tuple[str, str]]) -> list[Path]:
+    """The folders at or below `source` that hold a folder of images and one of labels; the first level that has any.
+
+    Args:
+        source: the data set's folder, at whatever level it was unpacked.
+        layouts: the names of a folder of images and one of labels.
+
+    Raises:
+        InputError: when there is none.
+    """
     level = [source]
     for _ in range(_DEPTH + 1):
         found = [base for base in level if any((base / one).is_dir() and (base / two).is_dir() for one, two in layouts)]
-        if len(found) > 1:
-            names = ", ".join(str(base.relative_to(source)) for base in found)
-            raise InputError(
-                problem(
-                    f"'{source}' holds several data sets ({names})",
-                    "one is converted at a time",
-                    "name the folder of one of them",
-                )
-            )
         if found:
-            return found[0]
+            return found
         level = [one for base in level for one in sorted(base.iterdir()) if one.is_dir() and one.name[0] != "."]
     wanted = ", ".join(f"{one} and {two}" for one, two in layouts)
     raise InputError(
@@ -94,6 +102,25 @@ def _find_base(source: Path, layouts: Sequence[tuple[str, str]]) -> Path:
             f"'{source}' has no folders of images and labels", f"they are called {wanted}", "name the folder above them"
         )
     )
+
+
+def find_base(source: Path, layouts: Sequence[tuple[str, str]]) -> Path:
+    """The one folder that `find_bases` finds.
+
+    Raises:
+        InputError: when there is none, or several.
+    """
+    found = find_bases(source, layouts)
+    if len(found) > 1:
+        names = ", ".join(str(base.relative_to(source)) for base in found)
+        raise InputError(
+            problem(
+                f"'{source}' holds several data sets ({names})",
+                "one is converted at a time",
+                "name the folder of one of them",
+            )
+        )
+    return found[0]
 
 
 def plain_name(name: str) -> str:

@@ -39,6 +39,7 @@ class Case:
         label: file or folder of its labels; None where there is none.
         split: the part that the data set's authors gave it to.
         refused: why it is left out without being read.
+        patient: whom it is of, where several cases may be of one; None for a patient of its own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     label: Path | None = None
     split: str | None = None
     refused: str | None = None
+    patient: str | None = None
 
 
 def open_volume(path: Path) -> SpatialImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -30,15 +31,15 @@ def write_cases(
 ) -> dict[str, Any]:
     """Convert cases one by one into a Decathlon folder; one with a fault is left out and listed with the reason.
 
-    Each case counts as a patient of its own. An interrupted conversion is begun again: nothing of it stays, so that a
-    folder that is there is always complete.
+    Each case counts as a patient of its own, unless it says whose it is. An interrupted conversion is begun again:
+    nothing of it stays, so that a folder that is there is always complete.
 
     Args:
         cases: what is converted, those already refused included.
         out_dir: folder to make.
         convert_one: writes image and label of a case below a folder, as ``imagesTr/NAME.nii.gz`` and
             ``labelsTr/NAME.nii.gz``, and tells what was done, ``voxels`` of each class by name in it; or raises
-            `Dropped`.
+            `Dropped`. A case that it tells no ``voxels`` of has no label: its image alone lies in ``imagesTs``.
         content: name, description, licence, reference and the like for ``dataset.json``.
         labels: names by number, background included, for ``dataset.json``.
         overwrite: whether an existing `out_dir` is replaced.
@@ -53,7 +54,7 @@ def write_cases(
     _check_names([case.name for case in cases if not case.refused])
     kept, dropped, fields = {}, [], {}
     with atomic_folder(out_dir, overwrite=parse_flag(overwrite, "overwrite")) as folder:
-        for part in ("imagesTr", "labelsTr"):
+        for part in ("imagesTr", "labelsTr", "imagesTs"):
             (folder / part).mkdir()
         for case in tqdm(cases, desc="converting", unit="case", disable=None):
             try:
@@ -63,11 +64,15 @@ def write_cases(
             except Dropped as reason:
                 dropped.append({"case": case.name, "why": str(reason)})
                 continue
-            fields[case.name] = {"patient": case.name} | ({"split": case.split} if case.split else {})
+            fields[case.name] = {"patient": case.patient or case.name} | ({"split": case.split} if case.split else {})
         if not kept:
             raise InputError(_nothing(dropped))
         head = {"name": Path(out_dir).name, "modality": {"0": "CT"}, **content, "labels": labels, "dropped": dropped}
-        write_dataset(folder, head, list(kept), fields=fields)
+        training = [name for name, told in kept.items() if "voxels" in told]
+        write_dataset(folder, head, training, [name for name in kept if name not in training], fields=fields)
+        for part in ("imagesTr", "labelsTr", "imagesTs"):
+            with contextlib.suppress(OSError):  # only an empty one goes
+                (folder / part).rmdir()
         report = {"labels": labels, "cases": kept, "dropped": dropped}
         write_json(folder / "conversion.json", report)
     return report
@@ -96,7 +101,9 @@ def tell(report: Mapping[str, Any], out_dir: str) -> None:
         print(f"dropped {case['case']}: {case['why']}")
     for number, name in report["labels"].items():
         if number != "0":
-            print(f"{name}: in {sum(case['voxels'][name] > 0 for case in cases.values())} cases")
+            print(f"{name}: in {sum(case.get('voxels', {}).get(name, 0) > 0 for case in cases.values())} cases")
+    if unlabelled := sum("voxels" not in case for case in cases.values()):
+        print(f"without labels, to predict on: {unlabelled} cases")
     for name, case in cases.items():
         for note in case.get("notes", ()):
             print(f"{name}: {note}")
