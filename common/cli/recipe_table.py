@@ -95,7 +95,7 @@ def read_result(folder: Path, recipe: str, run: str) -> Result:
     scores = {
         name: {key: _number(told["summary"][name].get(key, {}).get("mean")) for key in measures} for name in shown
     }
-    stages = [read_json(path) for path in sorted(folder.glob("*training.json"))]
+    stages = [read_json(path) for path in sorted(folder.glob("training*.json"))]
     costs = {
         "training_minutes": sum(stage["seconds"] for stage in stages) / 60 if stages else math.nan,
         "memory_mib": max((_number(stage["peak_memory_mib"]) for stage in stages), default=math.nan),

@@ -286,7 +286,7 @@ def test_stages_of_a_training_add_up_and_classes_have_rows(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"summary": groups, "cases": [], "failed": []}))
     for stage, seconds, peak in (("liver", 60, 100.0), ("tumour", 120, None)):
         record = {"seconds": seconds, "peak_memory_mib": peak, "memory": "resident", "device": "cpu"}
-        (tmp_path / f"{stage}_training.json").write_text(json.dumps(record))
+        (tmp_path / f"training_{stage}.json").write_text(json.dumps(record))
     text = write_table([read_result(tmp_path, "paper", "fold0")], tmp_path, "A title")
     rows = [[cell.strip() for cell in line[2:-2].split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["", "class", "runs", "Dice, %", "training, min", "memory, MiB"]
