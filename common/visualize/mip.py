@@ -91,13 +91,12 @@ def draw_projections(
         class_names: names in class order.
     """
     colours = {k: class_colour(k) for k in painted} | {MISSED: MISSED_COLOUR, FALSE: FALSE_COLOUR}
-    below = "prediction" if case.reference is None else "prediction and errors"
     for column, (axis, side) in enumerate(_VIEWS):
         across, along = (other for other in range(3) if other != axis)
         extent = (0.0, float(case.size[across]), 0.0, float(case.size[along]))
         shared = {"origin": "lower", "extent": extent, "aspect": "equal"}
         plane = grey_projection(case.channels, axis)
-        for row, (share, heading) in enumerate(((1.0, f"maximum seen from the {side}"), (0.6, f"{below}, {side}"))):
+        for row, (share, heading) in enumerate(((1.0, f"maximum, {side}"), (0.6, f"prediction, {side}"))):
             panel = slice_panel(figure, grid[row, column], heading)
             panel.imshow(share * plane.T, cmap="gray", vmin=0, vmax=1, interpolation="bilinear", **shared)
             if row:
