@@ -22,6 +22,7 @@ from ..weights import plain_settings
 from .distributed import barrier, exchange_gradients, of_first_rank, rank, shared_token
 from .resume import ResumeFile, check_no_later_stage, check_plan
 from .shared_handlers import handlers_for_stage
+from .stage_cost import StageCost
 from .stage_records import StageRecords
 from .stage_weights import StageWeights
 
@@ -49,6 +50,7 @@ class StageTrainer(SupervisedTrainer):
       at any moment goes on and ends as an unbroken one does: every epoch draws its randomness anew from `seed` and
       the epoch's number, so nothing but that file is carried over. A stage that is done is not run again;
     - a progress bar, TensorBoard scalars under ``output_dir/tensorboard/STAGE`` and a picture of the curves;
+    - ``training.json``, or ``training_STAGE.json``, tells what it cost: epochs, seconds, peak memory, device;
     - under ``torchrun`` the child is wrapped for gradient exchange and rank 0 alone writes.
 
     Stages may train the same network one after the other. A stage of 0 epochs is left out.
@@ -116,7 +118,7 @@ class StageTrainer(SupervisedTrainer):
         self._learning_rate = 0.0
         self._done = False
         self._before: list[str] = []
-        self._records = StageRecords(self.stage, self.output_dir)
+        self._records, self._cost = StageRecords(self.stage, self.output_dir), StageCost(stage, self.output_dir)
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
         # taking a batch apart reads its loss, for which the host would wait at every iteration
@@ -162,6 +164,7 @@ class StageTrainer(SupervisedTrainer):
             for folder in (self.output_dir, self.model_path.parent):
                 check_writable(folder)  # before hours are spent
             self._records.open(self)
+        self._cost.begin(self.state.device)
         if self.evaluator is not None:
             self.evaluator.state.epoch = 0  # another stage may have left its own there
         earlier = {name: at for name, at in _begun.get(self.composite, {}).items() if name != self.stage}
@@ -261,6 +264,7 @@ class StageTrainer(SupervisedTrainer):
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
             self._save_resume()
+            self._write_cost()
             self._records.add(self.history, self.evaluator.state.metrics if validated else {})
         if self._out_of_patience():
             logger.info("stage '%s' ends: no better epoch since epoch %d.", self.stage, self.best["epoch"])
@@ -284,6 +288,7 @@ class StageTrainer(SupervisedTrainer):
             if self.best is not None and self._best_weights is None:
                 self._best_weights = self._stage_weights.of_child(_runs[self.composite], self.resume_path)
             self._save_resume()
+            self._write_cost()
             self._records.end(self.history)
             if self._undecided() and self.best["epoch"] > 1:
                 text = "stage '%s': every validation gave %.4g, so no epoch is better than another; the last is kept."
@@ -320,10 +325,16 @@ class StageTrainer(SupervisedTrainer):
             "best": self.best,
             # a later stage that shares the network overwrites them in the weights file
             "best_weights": self._best_weights,
+            "cost": self._cost.so_far(),
         }
         # MONAI makes the scaler when a run starts
         record["scaler"] = self._scaler_state if self.scaler is None else self.scaler.state_dict()
         self._resume_file.write(record)
+
+    def _write_cost(self) -> None:
+        best = self.best or {"epoch": None, "score": None}
+        epochs = {"epochs": self.state.epoch, "best_epoch": best["epoch"], "best_score": best["score"]}
+        self._cost.write(recipe=self.recipe, **epochs, done=self._done)
 
     def _restore(self) -> bool:
         """Take up the resume file; False when it is of another run than the earlier stages were resumed from."""
@@ -337,6 +348,7 @@ class StageTrainer(SupervisedTrainer):
         self._before = content.get("after", self._before)
         self._done = content["done"] and self.state.max_epochs == content["max_epochs"]
         self._scaler_state = content["scaler"]
+        self._cost.resume(content.get("cost"))
         self.load_state_dict(
             {
                 "epoch": content["epoch"],
