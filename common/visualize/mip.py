@@ -60,13 +60,11 @@ def ray_classes(
         the class on every ray, :data:`MISSED` or :data:`FALSE`, -1 where it meets nothing.
     """
     judged = None if reference is None else (reference >= 0) & (reference < known)
-    masks = {k: found == k for k in painted}
-    if judged is not None:
-        masks = {k: mask & ((reference == k) | ~judged) for k, mask in masks.items()}
     seen = np.full(np.delete(found.shape, axis), NOTHING, dtype=np.int16)
     right = np.zeros(seen.shape, dtype=np.int64)
     for k in sorted(painted, key=lambda k: np.count_nonzero(found == k), reverse=True):
-        count = np.count_nonzero(masks[k], axis=axis)
+        mask = found == k if judged is None else (found == k) & ((reference == k) | ~judged)
+        count = np.count_nonzero(mask, axis=axis)
         seen[count > 0] = k
         right += count
     if judged is not None:
