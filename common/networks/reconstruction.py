@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import nn
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 from ..checks import InputError, nearest, problem
@@ -154,7 +156,8 @@ class Reconstruction(nn.Module):
         if torch.jit.is_scripting():
             return self._reconstructed(masks, angles, size_a, size_c)
         else:
-            with torch.autocast(masks.device.type, enabled=False):
+            kind = masks.device.type
+            with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
                 return self._reconstructed(masks, angles, size_a, size_c)
 
     def _reconstructed(self, masks: torch.Tensor, angles: list[float], size_a: int, size_c: int) -> torch.Tensor:
