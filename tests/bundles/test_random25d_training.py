@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser
+from spoiled import spoil
 
 from common.data import phantom_dataset
 from common.engines import StageTrainer
@@ -91,6 +94,41 @@ def test_directions_and_weight_of_every_epoch(data, tmp_path):
     trainer.network.forward = watched
     parser.get_parsed_content("run")
     assert seen == [(sector_angles(3, 4, n), joint_weight(n)) for n in (1, 1, 2, 2, 3, 3)]
+
+
+@pytest.fixture
+def two_channels(data, tmp_path) -> str:
+    """The data with a second channel, and with a second class in the upper half of the vessels."""
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    for path in (folder / "imagesTr").iterdir():
+        spoil(path, lambda values: np.stack([values, values.max() - values], -1))
+    for path in (folder / "labelsTr").iterdir():
+        spoil(path, lambda values: np.where(np.arange(values.shape[1])[:, None] < 10, values, 2 * values))
+    content = json.loads((folder / "dataset.json").read_text())
+    content["labels"] = {"0": "background", "1": "lower", "2": "upper"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+@pytest.mark.parametrize("overlay", ["train", "fixed_directions", "slice2d", "patch3d", "threshold"])
+def test_several_channels_and_classes(two_channels, tmp_path, overlay):
+    flags = {"in_channels": 2, "num_classes": 3, "class_names": ["background", "lower", "upper"], "epochs": 1}
+    flags |= {"inferer::roi_size": [8, 12, 12], "network_def::widths": [2, 4]} if overlay == "patch3d" else {}
+    train(two_channels, tmp_path, overlay, **flags)
+    parsed(two_channels, tmp_path, overlay, "evaluate", **flags).get_parsed_content("run")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {case["class"] for case in metrics["cases"]} == {"lower", "upper"}
+
+
+def test_patches_meet_vessels_of_every_class(two_channels, tmp_path):
+    flags = {"num_classes": 3, "class_names": ["background", "lower", "upper"], "inferer::roi_size": [3, 3, 3]}
+    sample = parsed(two_channels, tmp_path, "patch3d", **flags).get_parsed_content("sample")
+    sample.set_random_state(0)
+    label = torch.zeros(2, 12, 20, 16)
+    label[0, 6, 10, 8] = 1  # of the first class alone
+    patches = [sample({"image": label[:1], "label": label})[0] for _ in range(40)]
+    assert 10 < sum(float(patch["label"].any()) for patch in patches) < 30
+    assert all(set(patch) == {"image", "label"} and patch["label"].shape == (2, 3, 3, 3) for patch in patches)
 
 
 class Killed(BaseException):
