@@ -48,7 +48,7 @@ def make_head_neck(
 
     Returns:
         image A S R (int16, arbitrary scale) and label A S R (uint8: 0 background, 1 vessel). A vessel is never thinner
-        than 1.7 voxels, so that a coarse grid shows the same tree; its share of the voxels is larger there.
+        than 2 voxels, so that a coarse grid shows the same tree; its share of the voxels is larger there.
 
     Raises:
         InputError: for a field of view that is not three positive whole numbers, or noise below 0 or above 50.
@@ -89,7 +89,7 @@ def paint_head_neck(rng: np.random.Generator, size: Sequence[int], extent: Seque
                 canvas, patient, np.multiply(middle, (side, 1, 1)), radii, np.multiply(turn, (1, side, side)), rng
             )
     blood = 1 + 0.09 * patient.noise(45.0, rng)
-    for vessel in draw_vessels(rng, 0.85 * patient.voxel):
+    for vessel in draw_vessels(rng, patient.voxel):
         box, distance, _, along = patient.tubes([vessel.tube], 1.5)
         value = vessel.flow[np.clip(along, 0, 100)] * blood[box]
         canvas.paint(box, distance, value, WANTED if vessel.wanted else OTHER_VESSEL)

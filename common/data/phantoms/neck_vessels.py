@@ -73,12 +73,14 @@ def draw_vessels(rng: np.random.Generator, smallest: float) -> list[Vessel]:
         carotids.append(
             _tube(rng, [(15, 2, -170), (19, 4, -122), (23, 4, -80), (25, 5, -52), fork], (3.3, 3.1), side, 3)
         )
-        externals.append(_external(rng, fork, side, smallest))
+        externals.append(_external(rng, fork, side))
     brain = _brain(rng, forks)
-    wanted = [_least(tube, smallest) for tube in carotids + brain]
-    others = [_least(tube, smallest) for tube in _veins(rng, carotids)]
-    others = [_clear(tube, wanted, max(1.0, smallest)) for tube in others]
-    others += [_clear(tube, wanted, max(0.8, smallest), start=14.0) for tube in sum(externals, [])]
+    wide = rng.uniform(0.82, 1.0)
+    wanted = [_widen(tube, wide, smallest) for tube in carotids + brain]
+    veins = [_widen(tube, wide, smallest) for tube in _veins(rng, carotids)]
+    branches = [_widen(tube, wide, smallest) for tube in sum(externals, [])]
+    others = [_clear(tube, wanted, max(1.0, smallest)) for tube in veins]
+    others += [_clear(tube, wanted, max(0.8, smallest), start=14.0) for tube in branches]
     return [_fill(rng, tube, False) for tube in others] + [_fill(rng, tube, True) for tube in wanted]
 
 
@@ -118,7 +120,7 @@ def _brain(rng: np.random.Generator, forks: Sequence[np.ndarray]) -> list[Tube]:
     return tubes
 
 
-def _external(rng: np.random.Generator, fork: np.ndarray, side: int, smallest: float) -> list[Tube]:
+def _external(rng: np.random.Generator, fork: np.ndarray, side: int) -> list[Tube]:
     """The external carotid of a side, with branches; at its start it lies on any side of the internal one."""
     turn = np.deg2rad(rng.uniform(0, 360) if rng.random() < 0.3 else rng.uniform(90, 190))
     start = fork + (6 * np.cos(turn), 7 * np.sin(turn), 14)
@@ -158,8 +160,8 @@ def _tube(rng: np.random.Generator, points: Sequence, radii: Sequence[float], si
     return spline_tube(mirrored, along, 0.0, rng, jitter, 1.2)
 
 
-def _least(tube: Tube, smallest: float) -> Tube:
-    outer = np.maximum(tube.outer, smallest)
+def _widen(tube: Tube, wide: float, smallest: float) -> Tube:
+    outer = np.maximum(wide * tube.outer, smallest)
     return Tube(tube.points, outer, outer, tube.kind)
 
 
