@@ -136,3 +136,17 @@ def test_no_batch_is_left_with_a_single_patch(volumes, patches, batch, drawn):
     )
     for loader in ("train::dataloader", "liver::dataloader"):
         assert parser.get_parsed_content(f"{loader}::sampler::num_samples") == drawn
+
+
+@pytest.mark.parametrize("epochs", [None, 5])
+def test_the_modern_schedule_of_projections_follows_its_trainer(epochs):
+    parser = ConfigParser()
+    configs = BUNDLES / "random25d_mra" / "configs"
+    parser.read_config([str(configs / f"{name}.json") for name in ("train", "modern")])
+    parser.update({"widths": [2, 4], "device": "cpu"})
+    if epochs is not None:
+        parser["train::trainer::max_epochs"] = epochs
+    parser.parse()
+    handler = parser.get_parsed_content("train::handlers::2")
+    assert handler.lr_scheduler is parser.get_parsed_content("lr_scheduler")
+    assert handler.lr_scheduler.total_iters == (epochs or 300)
