@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..bundling.ids import check_overrides, merge
+from ..bundling.ids import check_overrides, merge, normal_id
 from ..checks import InputError, problem
 from ..data.decathlon import read_dataset
 from ..files import check_writable, read_json, write_json
@@ -125,8 +125,9 @@ class Runs:
 
     def kept(self, recipe: Recipe) -> dict[str, Any]:
         """What was given for every recipe and is not for this one, since its overlays set it: name, and their value."""
-        own = merge([config_file(self.bundle, name) for name in recipe.overlays]) | dict(recipe.settings)
-        return {name: own[name] for name in self.given if name in own}
+        overlays = [read_json(config_file(self.bundle, name)) for name in recipe.overlays]
+        own = {normal_id(name): value for part in (*overlays, recipe.settings) for name, value in part.items()}
+        return {name: own[normal_id(name)] for name in self.given if normal_id(name) in own}
 
     def command(self, recipe: Recipe, number: int, *base: str) -> list[str]:
         """The line that trains or evaluates a run."""
@@ -155,6 +156,8 @@ class Runs:
             resumed, begun = (folder / "train.log").is_file(), time.perf_counter()
             self._process(self.command(recipe, number, "train"), folder / "train.log")
             write_json(folder / "trained.json", {"seconds": time.perf_counter() - begun, "resumed": resumed})
+            for path in folder.glob("resume_*.pt"):  # of no more use, and several times as large as the weights
+                path.unlink()
         if not self.done(recipe, number):
             begun = time.perf_counter()
             self._process(self.command(recipe, number, "train", "evaluate"), folder / "evaluate.log")

@@ -23,8 +23,20 @@ from common.cli.recipes import Recipe, parse_recipes
 from common.cli.runs import Runs
 
 TRAIN = {"recipe": "paper", "dataset_dir": "x", "epochs": 9, "seed": 5, "fold": 0, "folds": 3, "batch_size": 1}
-TRAIN |= {"bundle_root": "", "output_dir": "", "model_path": "", "resume": False, "rivals": ["wide", "paper:epochs=4"]}
-CONFIGS = {"train": TRAIN, "evaluate": {"report": True}, "small": {"epochs": 2}, "wide": {"batch_size": 8}}
+TRAIN |= {
+    "loss": {"weight": 1.0},
+    "bundle_root": "",
+    "output_dir": "",
+    "model_path": "",
+    "resume": False,
+    "rivals": ["wide", "paper:epochs=4"],
+}
+CONFIGS = {
+    "train": TRAIN,
+    "evaluate": {"report": True},
+    "small": {"epochs": 2},
+    "wide": {"batch_size": 8, "loss::weight": 0.5},
+}
 METADATA = {"name": "toy", "version": "0.1.0"}
 
 # what a run leaves; Dice is told by the number of epochs and the fold
@@ -44,6 +56,7 @@ if "evaluate" not in config:
         raise InputError("the number is unlucky")
     record = {"seconds": 120.0, "peak_memory_mib": 512.0, "memory": "resident", "device": "cpu, 1 threads"}
     (out / "training.json").write_text(json.dumps(record))
+    (out / "resume_model.pt").touch()
 else:
     dice = int(told.get("epochs", 9)) / 10 + int(told["fold"]) / 100
     groups = {"vessel": {"dice": {"mean": dice}, "hd95_mm": {"mean": None}}, "all classes": {"dice": {"mean": dice}}}
@@ -109,10 +122,11 @@ def test_every_recipe_gets_every_fold(bundle, tmp_path, capsys):
 
 
 def test_an_overlay_of_a_recipe_prevails_and_is_told(bundle, tmp_path):
-    assert compare(bundle, tmp_path / "out", "wide,paper", overrides={"batch_size": "2"}, runs="1") == 0
-    given = {told["output_dir"].split("/")[-2]: told.get("batch_size") for _, told in lines(tmp_path / "out")}
-    assert given == {"wide": None, "paper": "2"}
-    assert "- wide: batch_size=8" in (tmp_path / "out" / "table.md").read_text()
+    given = {"batch_size": "2", "loss#weight": "0.7"}
+    assert compare(bundle, tmp_path / "out", "wide,paper", overrides=given, runs="1") == 0
+    ran = {told["output_dir"].split("/")[-2]: [told.get(name) for name in given] for _, told in lines(tmp_path / "out")}
+    assert ran == {"wide": [None, None], "paper": ["2", "0.7"]}
+    assert "- wide: batch_size=8, loss#weight=0.5" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_runs_beyond_the_folds_split_anew(bundle, tmp_path):
@@ -248,6 +262,11 @@ def test_the_log_holds_the_line(bundle, tmp_path):
     (recipe,) = parse_recipes("wide")
     plan.run(recipe, 1)
     assert (plan.folder(recipe, 1) / "train.log").read_text().startswith("$ python ")
+
+
+def test_what_only_serves_to_go_on_does_not_stay(bundle, tmp_path):
+    compare(bundle, tmp_path / "out", "paper", runs="1")
+    assert not list((tmp_path / "out").rglob("resume_*"))
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
