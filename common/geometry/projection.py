@@ -17,6 +17,7 @@ import math
 import torch
 
 from ..checks import InputError, problem
+from .ray_sums import SharedSum, SpreadSum, highest_samples, on_accelerator, recorded, shared_sum, spread_sum
 
 __all__ = [
     "back_project",
@@ -134,15 +135,6 @@ def detector_width(size_a: int, size_c: int, detector: str = "cropped") -> int:
     return width + (width - size_c) % 2
 
 
-def _cos_sin(angle: float) -> list[float]:
-    """Cosine and sine of degrees, exact at multiples of 90."""
-    quarters = int(round(angle / 90.0))
-    if angle == 90.0 * quarters:
-        cosines = [1.0, 0.0, -1.0, 0.0]
-        return [cosines[quarters % 4], cosines[(quarters + 3) % 4]]
-    return [math.cos(math.radians(angle)), math.sin(math.radians(angle))]
-
-
 def _rows(volume: torch.Tensor, rotation_axis: int) -> torch.Tensor:
     """A volume (B K + three axes) as A C rows of all else: rotation axis, batch, channels; shape (A, C, B, K, b)."""
     if rotation_axis == 0:
@@ -161,45 +153,9 @@ def _volume(rows: torch.Tensor, rotation_axis: int) -> torch.Tensor:
     return rows.permute(2, 3, 0, 1, 4)
 
 
-def _detector_positions(size_a: int, size_c: int, width: int, angle: float, device: torch.device) -> torch.Tensor:
-    """Detector coordinate of every voxel of the plane, shape (A C), float64."""
-    cos, sin = _cos_sin(angle)
-    a = torch.arange(size_a, device=device, dtype=torch.float64) - (size_a - 1) / 2
-    c = torch.arange(size_c, device=device, dtype=torch.float64) - (size_c - 1) / 2
-    return (a[:, None] * sin + c[None] * cos).flatten() + (width - 1) / 2
-
-
-def _maximum(rows: torch.Tensor, size_a: int, size_c: int, width: int, angle: float) -> torch.Tensor:
-    """Maximum of bilinear samples along every ray of one direction; rows (A C, N), result (W, N)."""
-    cos, sin = _cos_sin(angle)
-    reach = int(math.ceil(math.sqrt(float(size_a**2 + size_c**2)) / 2)) + 1
-    s = torch.arange(width, device=rows.device, dtype=torch.float64)[:, None] - (width - 1) / 2
-    steps = torch.arange(-reach, reach + 1, device=rows.device, dtype=torch.float64)[None]
-    t = steps + (size_a - 1) % 2 / 2
-    a, c = s * sin + t * cos + (size_a - 1) / 2, s * cos - t * sin + (size_c - 1) / 2
-    tolerance = 1e-6
-    valid = (a >= -tolerance) & (a <= size_a - 1 + tolerance) & (c >= -tolerance) & (c <= size_c - 1 + tolerance)
-    a, c = a.clamp(0, size_a - 1), c.clamp(0, size_c - 1)
-    a0, c0 = a.floor().clamp(max=max(size_a - 2, 0)), c.floor().clamp(max=max(size_c - 2, 0))
-    fa, fc = (a - a0).to(rows.dtype)[..., None], (c - c0).to(rows.dtype)[..., None]
-    corner = (a0 * size_c + c0).long()
-    step_a, step_c = size_c if size_a > 1 else 0, 1 if size_c > 1 else 0
-    upper = rows[corner] * (1 - fc) + rows[corner + step_c] * fc
-    lower = rows[corner + step_a] * (1 - fc) + rows[corner + step_a + step_c] * fc
-    samples = (upper * (1 - fa) + lower * fa).masked_fill(~valid[..., None], -math.inf)
-    highest = samples.amax(1)
-    return torch.where(valid.any(1)[:, None], highest, torch.zeros_like(highest))
-
-
-def _sum(rows: torch.Tensor, size_a: int, size_c: int, width: int, angle: float) -> torch.Tensor:
-    """Sum of all voxels of the plane, each shared out to the two bins beside it; rows (A C, N), result (W, N)."""
-    s = _detector_positions(size_a, size_c, width, angle, rows.device)
-    low = s.floor()
-    share = (s - low).to(rows.dtype)[:, None]
-    bins = low.long().clamp(-2, width) + 2
-    result = torch.zeros(width + 4, rows.shape[1], dtype=rows.dtype, device=rows.device)
-    result = result.index_add(0, bins, rows * (1 - share)).index_add(0, bins + 1, rows * share)
-    return result[2 : width + 2]
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The floating type to add up in: half precisions are too coarse for it."""
+    return torch.float32 if dtype == torch.float16 or dtype == torch.bfloat16 else dtype
 
 
 def project(
@@ -230,18 +186,25 @@ def project(
     """
     if mode != "max" and mode != "sum":
         raise ValueError("mode is '" + mode + "': it must be max or sum. To mend it, give one of these.")
-    rows = _rows(volume, rotation_axis)
+    if not torch.jit.is_scripting():
+        volume = (
+            volume if recorded() else volume.as_subclass(torch.Tensor)
+        )  # the metadata of a volume say nothing true of its projections
+    rows = _rows(volume.to(_wide(volume.dtype)), rotation_axis)
     size_a, size_c = rows.shape[0], rows.shape[1]
-    others = [rows.shape[2], rows.shape[3], rows.shape[4]]
-    width = detector_width(size_a, size_c, detector)
+    shape = [len(angles), detector_width(size_a, size_c, detector), rows.shape[2], rows.shape[3], rows.shape[4]]
     table = rows.reshape(size_a * size_c, -1)
-    images: list[torch.Tensor] = []
-    for angle in angles:
-        if mode == "max":
-            images.append(_maximum(table, size_a, size_c, width, angle))
-        else:
-            images.append(_sum(table, size_a, size_c, width, angle))
-    return torch.stack(images).reshape([len(angles), width] + others).permute(2, 0, 3, 4, 1)
+    if mode == "max":
+        pieces = 1 if on_accelerator(table.device) else (table.shape[1] + 127) // 128
+        tables = [piece.contiguous() for piece in table.chunk(pieces, 1)]
+        images = highest_samples(tables, size_a, size_c, shape[1], angles)
+    elif torch.jit.is_scripting():
+        images = shared_sum(table, size_a, size_c, shape[1], angles)
+    elif recorded():
+        images = shared_sum(table, size_a, size_c, shape[1], angles)
+    else:
+        images = SharedSum.apply(table, size_a, size_c, shape[1], angles)
+    return images.reshape(shape).permute(2, 0, 3, 4, 1).to(volume.dtype)
 
 
 def back_project(
@@ -269,14 +232,15 @@ def back_project(
             f"{projections.shape[1]} projections came with {len(angles)} angles: there must be one angle for each. "
             "To mend it, give the angles that the projections were taken from."
         )
-    batch, _, channels, length, width = projections.shape
-    table = projections.permute(1, 4, 0, 2, 3).reshape(len(angles), width, -1)
-    total = torch.zeros(size_a * size_c, table.shape[2], dtype=table.dtype, device=table.device)
-    for index, angle in enumerate(angles):
-        s = _detector_positions(size_a, size_c, width, angle, table.device)
-        low = s.floor()
-        share = (s - low).to(table.dtype)[:, None]
-        bins = low.long().clamp(-2, width) + 2
-        padded = torch.nn.functional.pad(table[index], [0, 0, 2, 2])
-        total = total + padded[bins] * (1 - share) + padded[bins + 1] * share
-    return _volume(total.reshape(size_a, size_c, batch, channels, length), rotation_axis)
+    if not torch.jit.is_scripting():
+        projections = projections if recorded() else projections.as_subclass(torch.Tensor)
+    batch, directions, channels, length, width = projections.shape
+    images = projections.to(_wide(projections.dtype)).permute(1, 4, 0, 2, 3).reshape(directions, width, -1)
+    if torch.jit.is_scripting():
+        rows = spread_sum(images, size_a, size_c, angles)
+    elif recorded():
+        rows = spread_sum(images, size_a, size_c, angles)
+    else:
+        rows = SpreadSum.apply(images, size_a, size_c, angles)
+    rows = rows.reshape(size_a, size_c, batch, channels, length)
+    return _volume(rows, rotation_axis).to(projections.dtype)
