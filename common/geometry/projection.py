@@ -137,6 +137,8 @@ def detector_width(size_a: int, size_c: int, detector: str = "cropped") -> int:
 
 def _rows(volume: torch.Tensor, rotation_axis: int) -> torch.Tensor:
     """A volume (B K + three axes) as A C rows of all else: rotation axis, batch, channels; shape (A, C, B, K, b)."""
+    if rotation_axis < 0 or rotation_axis > 2:
+        raise ValueError(f"rotation_axis is {rotation_axis}: it must be 0, 1 or 2. To mend it, give one of these.")
     if rotation_axis == 0:
         return volume.permute(3, 4, 0, 1, 2)
     if rotation_axis == 1:
@@ -182,7 +184,7 @@ def project(
         shape (B, D, C, b, W): b voxels along the rotation axis, W detector bins.
 
     Raises:
-        ValueError: for a mode or detector that does not exist.
+        ValueError: for a mode, a detector or an axis that does not exist.
     """
     if mode != "max" and mode != "sum":
         raise ValueError("mode is '" + mode + "': it must be max or sum. To mend it, give one of these.")
