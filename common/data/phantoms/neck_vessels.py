@@ -167,13 +167,16 @@ def _widen(tube: Tube, wide: float, smallest: float) -> Tube:
 
 def _clear(tube: Tube, others: Sequence[Tube], gap: float, start: float = 0.0) -> Tube:
     """The tube led round others; over its first `start` mm, where it leaves one of them, ever less so."""
+    points, radii = (np.concatenate([getattr(one, name) for one in others]) for name in ("points", "outer"))
+    reach = radii.max() + tube.outer.max() + 3 * gap
+    near = np.all((points > tube.points.min(0) - reach) & (points < tube.points.max(0) + reach), axis=1)
+    if not near.any():
+        return tube
+    pushed = push_aside(tube, Tube(points[near], radii[near], radii[near], np.zeros(near.sum(), int)), gap).points
     steps = np.linalg.norm(np.diff(tube.points, axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     share = np.clip(along / start, 0, 1)[:, None] if start else 1.0
-    for other in others:
-        points = tube.points + share * (push_aside(tube, other, gap).points - tube.points)
-        tube = Tube(points, tube.outer, tube.inner, tube.kind)
-    return tube
+    return Tube(tube.points + share * (pushed - tube.points), tube.outer, tube.inner, tube.kind)
 
 
 def _fill(rng: np.random.Generator, tube: Tube, wanted: bool) -> Vessel:
