@@ -17,7 +17,9 @@ __all__ = ["Consensus", "Filtration", "Reconstruction"]
 
 FILTER_INITS = ("mean", "ramp")
 NORMALISATIONS = ("affine", "batch")
-GAIN, SHIFT = 10.0, 5.0  # logits at the start run from -SHIFT, no direction, to GAIN - SHIFT, all directions
+# Logits at the start run from -SHIFT, no direction says yes, to GAIN - SHIFT, all do. They are 0 where seven of ten do:
+# half of them meet in the shadows between vessels, too.
+GAIN, SHIFT = 20.0, 14.0
 
 
 class Filtration(nn.Module):
@@ -25,16 +27,14 @@ class Filtration(nn.Module):
 
     Filters run along the detector's axis, across the rotation axis, where the shadows lie that back-projection leaves.
     Without bias: it would add a constant per direction to the sum over directions, which the shift of T holds already.
-    Beyond the detector is 0.
 
-    Reading: of an even filter the larger half reaches to lower detector coordinates (its last tap lies on the bin
-    itself for size 2), while the pooling of T reaches to higher voxels. Along axis a, where the detector's axis points
-    the same way in all of half a turn, the two shifts of half a voxel then cancel in part.
+    Reading: the paper leaves open where an even filter is padded. Here the result stays centred: it has one bin more
+    than the masks for an even filter, and two more for an odd one. Beyond the detector its outermost bin goes on.
 
     Args:
         directions: D.
         channels: classes K.
-        size: taps.
+        size: taps; 0 leaves the masks as they are, with one bin more on either side.
         init: ``"mean"``, taps of 1 / size, or ``"ramp"``, the filter of filtered back-projection.
     """
 
@@ -43,12 +43,15 @@ class Filtration(nn.Module):
         if init not in FILTER_INITS:
             rule, guess = f"it must be one of {', '.join(FILTER_INITS)}", nearest(str(init), FILTER_INITS)
             raise InputError(problem(f"filter_init is {init!r}", rule, f"use filter_init={guess or 'mean'!r}"))
-        if int(size) != size or size < 1:
+        if int(size) != size or size < 0:
             rule = "it must be a whole number of detector bins, 0 for no filtration"
             raise InputError(problem(f"filter_size is {size!r}", rule, "use 2, as published"))
-        self.before, self.after = int(size) // 2, (int(size) - 1) // 2
-        taps = torch.full((int(size),), 1 / size) if init == "mean" else ramp_filter(int(size)) * (math.pi / directions)
-        self.weight = nn.Parameter(taps.repeat(directions, channels, 1))
+        self.size = int(size)
+        self.border = max((self.size + 1) // 2, 1)
+        if self.size > 0:
+            scale = math.pi / directions  # of filtered back-projection over half a turn
+            taps = torch.full((self.size,), 1 / self.size) if init == "mean" else ramp_filter(self.size) * scale
+            self.weight = nn.Parameter(taps.repeat(directions, channels, 1))
 
     def forward(self, masks: torch.Tensor) -> torch.Tensor:
         """Filtered masks.
@@ -57,19 +60,23 @@ class Filtration(nn.Module):
             masks: B D K b W.
 
         Returns:
-            B D K b W.
+            B D K b W+1 for an even filter, W+2 for an odd one or none.
         """
-        rows = F.pad(masks.flatten(1, 2), [self.before, self.after])
+        rows = F.pad(masks.flatten(1, 3), [self.border, self.border], "replicate")
+        rows = rows.unflatten(1, masks.shape[1:4])
+        if self.size == 0:
+            return rows
         weight = self.weight.flatten(0, 1)[:, None, None]
-        return F.conv2d(rows, weight, groups=rows.shape[1]).reshape(masks.shape)
+        return F.conv2d(rows.flatten(1, 2), weight, groups=weight.shape[0]).unflatten(1, masks.shape[1:3])
 
 
 class Consensus(nn.Module):
     """T of angermann2019random25d (section 2) before its sigmoid: average pooling, then a learnable normalisation.
 
-    Reading: pooling is 2x2x2 with stride 1, of a voxel and its successors; at the end of an axis it averages what is
-    there. ``"affine"`` is a scale and a shift per class, at the start such that logits run from -5 (no direction says
-    yes) to 5 (all do); ``"batch"`` is batch normalisation.
+    Reading: the paper pools by 2x2x2 and keeps the size, without a word on where. One-sided windows would move every
+    vessel by half a voxel along each axis, where thin vessels are two voxels wide; so what is pooled are the values at
+    the eight corners of a voxel. ``"affine"`` is a scale and a shift per class, at the start such that logits run from
+    -5 (no direction says yes) to 5 (all do); ``"batch"`` is batch normalisation.
 
     Args:
         channels: classes K.
@@ -89,13 +96,24 @@ class Consensus(nn.Module):
             self.norm = Affine(channels, GAIN / full, -SHIFT)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits B K A b C of a back-projection B K A b C."""
+        """Logits of voxels.
+
+        Args:
+            x: back-projection at their corners, B K A+1 b+1 C+1.
+
+        Returns:
+            B K A b C.
+        """
         # Sums of neighbours, axis by axis: nothing is kept for the gradient, and any order of axes in memory will do.
         for axis in range(2, 5):
-            more = x.shape[axis] - 1
-            pairs = x.narrow(axis, 0, more) + x.narrow(axis, 1, more)
-            x = torch.cat([pairs, 2 * x.narrow(axis, more, 1)], axis)
+            x = _neighbours(x, axis)
         return self.norm(x.mul_(0.125))
+
+
+def _neighbours(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Sums of every two neighbours along an axis, one fewer than there were."""
+    count = x.shape[axis] - 1
+    return x.narrow(axis, 0, count) + x.narrow(axis, 1, count)
 
 
 class Affine(nn.Module):
@@ -133,9 +151,7 @@ class Reconstruction(nn.Module):
         normalise: str = "affine",
     ) -> None:
         super().__init__()
-        self.filtration: nn.Module = nn.Identity()
-        if filter_size != 0:
-            self.filtration = Filtration(directions, channels, filter_size, filter_init)
+        self.filtration = Filtration(directions, channels, filter_size, filter_init)
         full = 1.0 if filter_size != 0 and filter_init == "ramp" else float(directions)
         self.consensus = Consensus(channels, full, normalise)
 
@@ -161,4 +177,7 @@ class Reconstruction(nn.Module):
                 return self._reconstructed(masks, angles, size_a, size_c)
 
     def _reconstructed(self, masks: torch.Tensor, angles: list[float], size_a: int, size_c: int) -> torch.Tensor:
-        return self.consensus(back_project(self.filtration(masks), angles, size_a, size_c))
+        masks = self.filtration(masks)
+        rows = torch.cat([masks[..., :1, :], masks, masks[..., -1:, :]], 3)
+        rows = _neighbours(rows, 3).mul_(0.5)  # between the rows, where the corners of the voxels are
+        return self.consensus(back_project(rows, angles, size_a + 1, size_c + 1))
