@@ -63,7 +63,8 @@ def compare(
         print("stopped; the same line goes on from here")
         return 130
     print(f"\n{_report(plan, chosen, number, failures)}")
-    print(f"Table: {plan.out / 'table.csv'}\nPicture: {plan.out / 'table.png'}")
+    for path in sorted(plan.out.glob("table.*")):
+        print(f"Written: {path}")
     return 1 if failures else 0
 
 

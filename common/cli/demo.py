@@ -97,6 +97,7 @@ def tell_demo(bundle: Path, folder: Path, rivals: Sequence[Recipe], seconds: flo
         runs = [(bundle.name, folder), *((recipe.name, folder / recipe.folder) for recipe in rivals)]
         results = [read_result(place, name, "demo") for name, place in runs]
         print(f"\n{write_table(results, folder, f'Demonstration of `{bundle.name}` and its rivals')}")
+        print(f"Table: {folder / 'table.csv'}")
     print(f"Table: {folder / 'metrics.csv'}\nPredictions: {folder / 'predictions'}")
     for picture in sorted(folder.rglob("*.png")):
         print(f"Picture: {picture}")

@@ -16,6 +16,8 @@ from ..visualize.comparison import comparison_figure
 __all__ = ["Result", "read_result", "write_table"]
 
 _MEAN = "all classes"
+_SEVERAL = "Mean ± sample standard deviation over the runs. "
+_ONE = "Scores of a run are means over the cases held out; application is the median of the network's time for one of them."
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_result(folder: Path, recipe: str, run: str) -> Result:
 
 
 def write_table(results: Sequence[Result], folder: Path, title: str, remarks: Sequence[str] = ()) -> str:
-    """Write ``table.md``, ``table.csv`` (a row a run and class) and ``table.png``, each whole or not at all.
+    """Write ``table.md``, ``table.csv`` (a row a run and class) and, of several runs, ``table.png``; each whole or not.
 
     Args:
         results: of all recipes, in the order in which they are shown.
@@ -120,14 +122,15 @@ def write_table(results: Sequence[Result], folder: Path, title: str, remarks: Se
     parts = [f"# {title}"]
     if results:
         memory = list(dict.fromkeys(note for result in results for note in result.notes))
+        several = len({result.run for result in results}) > 1
         parts += [
-            "Mean ± sample standard deviation over the runs. Of a run: the mean over the cases that it held out, and "
-            "the median of what the network took for one of them.",
+            (_SEVERAL if several else "") + _ONE,
             _markdown(results),
             *([f"Memory is that of training: {'; '.join(memory)}."] if memory else []),
         ]
         _write_csv(results, folder / "table.csv")
-        comparison_figure(_panels(results), folder / "table.png", spread=True)
+        if several:
+            comparison_figure(_panels(results), folder / "table.png", spread=True)
     else:
         parts.append("Nothing was scored.")
     text = "\n\n".join([*parts, *(remark for remark in remarks if remark)]) + "\n"

@@ -307,6 +307,7 @@ def test_stages_of_a_training_add_up_and_classes_have_rows(tmp_path):
         record = {"seconds": seconds, "peak_memory_mib": peak, "memory": "resident", "device": "cpu"}
         (tmp_path / f"training_{stage}.json").write_text(json.dumps(record))
     text = write_table([read_result(tmp_path, "paper", "fold0")], tmp_path, "A title")
+    assert "deviation" not in text and not (tmp_path / "table.png").exists()  # of one run
     rows = [[cell.strip() for cell in line[2:-2].split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["", "class", "runs", "Dice, %", "training, min", "memory, MiB"]
     assert rows[2:] == [
