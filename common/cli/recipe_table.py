@@ -17,7 +17,7 @@ __all__ = ["Result", "read_result", "write_table"]
 
 _MEAN = "all classes"
 _SEVERAL = "Mean ± sample standard deviation over the runs. "
-_ONE = "Scores of a run are means over the cases held out; application is the median of the network's time for one of them."
+_ONE = "Scores of a run are means over the cases held out, application is the network's median time for one."
 
 
 @dataclass(frozen=True)
