@@ -64,10 +64,12 @@ class Filtration(nn.Module):
         """
         rows = F.pad(masks.flatten(1, 3), [self.border, self.border], "replicate")
         rows = rows.unflatten(1, masks.shape[1:4])
-        if self.size == 0:
+        if hasattr(self, "weight"):  # in words that TorchScript decides on when it compiles
+            weight = self.weight.flatten(0, 1)[:, None, None]
+            filtered = F.conv2d(rows.flatten(1, 2), weight, groups=weight.shape[0])
+            return filtered.unflatten(1, masks.shape[1:3])
+        else:
             return rows
-        weight = self.weight.flatten(0, 1)[:, None, None]
-        return F.conv2d(rows.flatten(1, 2), weight, groups=weight.shape[0]).unflatten(1, masks.shape[1:3])
 
 
 class Consensus(nn.Module):

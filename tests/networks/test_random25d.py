@@ -81,36 +81,42 @@ def test_parameters():
     assert fixed.angles == direction_angles(12) and len(network.angles) == 60
 
 
+def at(values: torch.Tensor, position: float) -> torch.Tensor:
+    """Rows of values (b W) between their columns; 0 beyond."""
+    low = math.floor(position)
+    found = torch.zeros_like(values[:, 0])
+    for cell, share in ((low, 1 - position + low), (low + 1, position - low)):
+        if 0 <= cell < values.shape[1]:
+            found = found + share * values[:, cell]
+    return found
+
+
 def looped(network, reconstruction: Reconstruction, image: torch.Tensor, angles: list[float]) -> torch.Tensor:
-    """A path of one volume with one class, cell by cell."""
+    """A path of one volume with one class, from corner to corner of its voxels."""
     size_a, length, size_c = image.shape[2:]
-    weight = reconstruction.filtration.weight
+    weight, affine = reconstruction.filtration.weight, reconstruction.consensus.norm
     taps = weight.shape[2]
     total = torch.zeros(size_a, length, size_c, dtype=image.dtype)
     for index, angle in enumerate(angles):
         mask = network.unet(project(image, [angle], network.projection, network.detector)[:, 0]).sigmoid()[0, 0]
-        width = mask.shape[1]
-        filtered = torch.zeros_like(mask)
-        for s in range(width):
+        # column j of what is filtered lies at detector coordinate `first` + j
+        width, first = mask.shape[1], -0.5 if taps % 2 == 0 else -1.0
+        filtered = torch.zeros(length, width + (1 if taps % 2 == 0 else 2), dtype=image.dtype)
+        for j in range(filtered.shape[1]):
             for tap in range(taps):
-                source = s + tap - taps // 2
-                if 0 <= source < width:
-                    filtered[:, s] += weight[index, 0, tap] * mask[:, source]
+                source = round(first + j + tap - (taps - 1) / 2)
+                filtered[:, j] += weight[index, 0, tap] * mask[:, min(max(source, 0), width - 1)]
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         for a in range(size_a):
             for c in range(size_c):
-                s = (c - (size_c - 1) / 2) * cos + (a - (size_a - 1) / 2) * sin + (width - 1) / 2
-                low = math.floor(s)
-                for cell, share in ((low, 1 - s + low), (low + 1, s - low)):
-                    if 0 <= cell < width:
-                        total[a, :, c] += share * filtered[:, cell]
-    affine = reconstruction.consensus.norm
-    logits = torch.zeros_like(total)
-    for a in range(size_a):
-        for b in range(length):
-            for c in range(size_c):
-                logits[a, b, c] = total[a : a + 2, b : b + 2, c : c + 2].mean() * affine.weight[0] + affine.bias[0]
-    return logits[None, None]
+                corners = torch.zeros(length, dtype=image.dtype)
+                for da, dc in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)):
+                    s = (c + dc - (size_c - 1) / 2) * cos + (a + da - (size_a - 1) / 2) * sin + (width - 1) / 2
+                    corners = corners + at(filtered, s - first) / 4
+                for b in range(length):
+                    above, below = corners[max(b - 1, 0)], corners[min(b + 1, length - 1)]
+                    total[a, b, c] += (above + 2 * corners[b] + below) / 4
+    return (total * affine.weight[0] + affine.bias[0])[None, None]
 
 
 @pytest.mark.parametrize(
@@ -240,17 +246,15 @@ def test_distributed_by_forward_alone(tmp_path):
 
 
 class TestReconstruction:
-    def test_mean_filter_averages_a_bin_and_the_one_before(self):
-        mask = torch.tensor([0.0, 4.0, 0.0, 0.0]).reshape(1, 1, 1, 1, 4)
-        assert Filtration(1, 1, 2)(mask).flatten().tolist() == [0.0, 2.0, 2.0, 0.0]
-
-    @pytest.mark.parametrize("size", [1, 3, 5])
-    def test_odd_filters_are_centred(self, size):
-        mask = torch.zeros(1, 1, 1, 1, 9)
-        mask[..., 4] = 1
-        filtered = Filtration(1, 1, size)(mask)
-        torch.testing.assert_close(filtered, filtered.flip(-1))
-        assert filtered.count_nonzero() == size
+    def test_filters_are_centred_and_the_detector_goes_on(self):
+        mask = torch.tensor([2.0, 4.0, 0.0, 6.0]).reshape(1, 1, 1, 1, 4)
+        with torch.no_grad():
+            assert Filtration(1, 1, 2)(mask).flatten().tolist() == [2.0, 3.0, 2.0, 3.0, 6.0]
+            assert Filtration(1, 1, 0)(mask).flatten().tolist() == [2.0, 2.0, 4.0, 0.0, 6.0, 6.0]
+            for size in range(1, 6):
+                filtered = Filtration(1, 1, size)(mask)
+                assert filtered.shape[-1] == (6 if size % 2 else 5)
+                torch.testing.assert_close(Filtration(1, 1, size)(mask.flip(-1)), filtered.flip(-1))
 
     @torch.no_grad()
     def test_ramp_inverts_sum_projections(self):
@@ -260,7 +264,7 @@ class TestReconstruction:
         disk = ((grid[:, None] ** 2 + grid[None] ** 2) < 0.36).float()[None, None, :, None, :]
         angles = direction_angles(directions)
         part = Reconstruction(directions, 1, 2 * size - 1, "ramp")
-        part.consensus = nn.Identity()
+        part.consensus.norm = nn.Identity()
         inverted = part(project(disk, angles, "sum", "full"), angles, size, size)
         inner = grid[:, None] ** 2 + grid[None] ** 2 < 0.25
         assert (inverted[0, 0, :, 0, :][inner] - 1).abs().mean() < 0.02
@@ -276,14 +280,23 @@ class TestReconstruction:
                 centre = logits[0, 0, :, :, 6:10]
                 assert (centre * sign > 2).all()
 
-    def test_pooling_leaves_the_border_bright(self):
-        x = torch.rand(1, 2, 3, 4, 1)
+    def test_pooling_is_the_mean_of_eight_corners(self):
+        x = torch.rand(1, 2, 4, 5, 2)
         pooled = Consensus(2, 1.0)
-        with torch.no_grad():
-            pooled.norm = nn.Identity()
-            torch.testing.assert_close(pooled(torch.ones(1, 1, 3, 1, 2)), torch.ones(1, 1, 3, 1, 2))
-            torch.testing.assert_close(pooled(x)[0, 1, 1, 2, 0], x[0, 1, 1:3, 2:4, 0].mean())
-            torch.testing.assert_close(pooled(x)[0, 1, 2, 3, 0], x[0, 1, 2, 3, 0])
+        pooled.norm = nn.Identity()
+        expected = torch.nn.functional.avg_pool3d(x, 2, stride=1)
+        torch.testing.assert_close(pooled(x), expected)
+
+    @pytest.mark.parametrize("size", [0, 1, 2, 3])
+    @torch.no_grad()
+    def test_nothing_moves_and_the_border_stays_bright(self, size):
+        part = Reconstruction(2, 1, size)
+        part.consensus.norm = nn.Identity()
+        masks = torch.rand(1, 2, 1, 6, 5)
+        logits = part(masks, [0.0, 90.0], 5, 5)
+        mirrored = part(masks.flip(3, 4), [0.0, 90.0], 5, 5)
+        torch.testing.assert_close(mirrored, logits.flip(2, 3, 4))
+        torch.testing.assert_close(part(torch.ones_like(masks), [0.0, 90.0], 5, 5), torch.full((1, 1, 5, 6, 5), 2.0))
 
 
 class TestErrors:
@@ -342,13 +355,16 @@ class TestErrors:
 
 
 def test_unet_sees_projections_as_images():
-    """One direction, no filtration, no pooling: the network is the 2D U-Net smeared along the rays."""
+    """One direction, no filtration: the network is the 2D U-Net, pooled at corners and smeared along the rays."""
     torch.manual_seed(0)
     network = ProjectionUNet(1, 1, 1, widths=TINY, filter_size=0)
-    network.reconstruction.consensus = nn.Identity()
+    network.reconstruction.consensus.norm = nn.Identity()
     plain = UNet2D(widths=TINY)
     plain.load_state_dict(network.unet.state_dict())
     image = torch.rand(1, 1, 5, 6, 7)
     with torch.no_grad():
-        expected = plain(image.amax(2)).sigmoid()[:, :, None].expand(1, 1, 5, 6, 7)
+        mask = torch.nn.functional.pad(plain(image.amax(2)).sigmoid(), [1, 1, 1, 1], "replicate")
+        kernel = torch.tensor([0.25, 0.5, 0.25])
+        smooth = torch.nn.functional.conv2d(mask, (kernel[:, None] * kernel)[None, None])
+        expected = smooth[:, :, None].expand(1, 1, 5, 6, 7)
         torch.testing.assert_close(network(image), expected)
