@@ -78,7 +78,7 @@ class Consensus(nn.Module):
     Reading: the paper pools by 2x2x2 and keeps the size, without a word on where. One-sided windows would move every
     vessel by half a voxel along each axis, where thin vessels are two voxels wide; so what is pooled are the values at
     the eight corners of a voxel. ``"affine"`` is a scale and a shift per class, at the start such that logits run from
-    -5 (no direction says yes) to 5 (all do); ``"batch"`` is batch normalisation.
+    -14 (no direction says yes) to 6 (all do); ``"batch"`` is batch normalisation.
 
     Args:
         channels: classes K.
