@@ -13,6 +13,9 @@ the backward pass, every storage once, without weights. Peak: the most that all 
 gradients and the optimizer's state included; not what a kernel needs while it runs. Projections of the fixed directions
 come with the volume, as in training.
 
+Step: seconds of that training step, the networks in turn, at a size that a CPU can do, and the peak of a fresh process
+beside the counted one.
+
 Growth: cubes of 128, 256 and 384 voxels. Operations and bytes are counted for the networks as published; the seconds
 are measured, on a CPU with a quarter of their widths.
 
@@ -22,12 +25,13 @@ Seconds on a CPU are those of the processor, for other work may run beside; rati
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from pathlib import Path
 
 import torch
-from measure import CountedPeak, in_turn, kept_bytes, times
+from measure import CountedPeak, in_turn, kept_bytes, peak, peak_of, times
 from monai.losses import DiceLoss
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,26 +60,31 @@ def build(name: str, share: int = 1) -> nn.Module:
     return RandomProjectionUNet(1, 1, SECTORS, DIRECTIONS, widths=widths, save_memory=saving)
 
 
-def made(name: str, size: tuple[int, ...]) -> tuple[nn.Module, list[object], torch.Tensor]:
-    """Network, its arguments in training and the truth, on the meta device."""
+def made(name: str, size: tuple[int, ...], device: str) -> tuple[nn.Module, list[object], torch.Tensor]:
+    """Network, its arguments in training and the truth."""
     angles = sector_angles(SECTORS, 0, 1)
-    with torch.device("meta"):
-        network, image, label = build(name), torch.empty(1, 1, *size), torch.empty(1, 1, *size)
-        projections = torch.empty(1, DIRECTIONS, 1, *size[1:])
+    with torch.device(device):
+        network, image, label = build(name), torch.rand(1, 1, *size), torch.ones(1, 1, *size)
+        projections = torch.rand(1, DIRECTIONS, 1, *size[1:])
     return network, [image, projections, angles] if name.startswith(RANDOM) else [image], label
+
+
+def train_step(name: str, network: nn.Module, given: list[object], label: torch.Tensor, optimizer: object) -> None:
+    """Forward, loss, backward and the optimizer's step."""
+    criterion = DiceLoss(sigmoid=True, smooth_nr=0.0)
+    loss = TwoPathLoss(criterion) if name.startswith(RANDOM) else criterion
+    optimizer.zero_grad(set_to_none=True)
+    loss(network(*given), label).backward()
+    optimizer.step()
 
 
 def counted_step(name: str, size: tuple[int, ...]) -> tuple[int, int]:
     """Bytes kept for the backward pass, and the most that tensors hold at a time in a step with Adam."""
-    criterion = DiceLoss(sigmoid=True, smooth_nr=0.0)
     with CountedPeak() as counted:
-        network, given, label = made(name, size)
-        loss = TwoPathLoss(criterion) if name.startswith(RANDOM) else criterion
+        network, given, label = made(name, size, "meta")
         optimizer = torch.optim.Adam(network.parameters())
         for _ in range(2):  # the first step makes the optimizer's state
-            optimizer.zero_grad(set_to_none=True)
-            loss(network(*given), label).backward()
-            optimizer.step()
+            train_step(name, network, given, label, optimizer)
     return kept_bytes(network, *given), counted.peak
 
 
@@ -88,10 +97,40 @@ def memory_table() -> bool:
         own = counted_step(name, PAPER)
         first, high[name] = first or own, own[1]
         print(f"{name:<28}" + "".join(f"{a / 1e9:>9.2f}{a / b:>7.2f}" for a, b in zip(own, first)), flush=True)
-    network, given, _ = made(RANDOM, PAPER)
+    network, given, _ = made(RANDOM, PAPER, "meta")
     print(f"{'path 2 alone':<28}{kept_bytes(network, *given[:2]) / 1e9:>9.2f}")
     print(f"goal for the peak, {RANDOM + SAVING} / {PLAIN}: {MEMORY_GOAL}; paper 6.69 / 6.15 = 1.09, as measured there")
     return high[RANDOM + SAVING] <= MEMORY_GOAL * high[PLAIN]
+
+
+def step_table(size: tuple[int, ...], rounds: int, device: str) -> None:
+    """Seconds of a training step, and its peak measured beside the counted one."""
+    print(f"\ntraining step at {times(size)}: seconds, ratio to {PLAIN}; peak GB measured, counted")
+    steps = {}
+    for name in TRAINED:
+        network, given, label = made(name, size, device)
+        optimizer = torch.optim.Adam(network.parameters())
+        steps[name] = lambda n=name, parts=(network, given, label, optimizer): train_step(n, *parts)
+        steps[name]()
+    spent = in_turn(steps, rounds, device)
+    steps.clear()
+    for name in TRAINED:
+        middle, spread = ratio(spent, name)
+        high, counted = peak(__file__, name, size, device), counted_step(name, size)[1]
+        print(f"{name:<28}{statistics.median(spent[name]):>9.2f}{middle:>7.2f} ({spread})", end="")
+        print(f"{high / 1e9:>9.2f}{counted / 1e9:>7.2f}", flush=True)
+
+
+def measure_peak(name: str, size: list[int], device: str) -> int:
+    """Bytes of a training step with Adam in this process, weights, gradients and the optimizer's state included."""
+    network, given, label = made(name, tuple(size), device)
+    optimizer = torch.optim.Adam(network.parameters())
+    _, few, least = made(name, (16, 16, 16), device)
+    train_step(name, network, few, least, optimizer)
+    network.zero_grad(set_to_none=True)
+    before = 3 * sum(parameter.nbytes for parameter in network.parameters())
+    inputs = sum(tensor.nbytes for tensor in (*given[:2], label))
+    return peak_of(lambda: train_step(name, network, given, label, optimizer), device) + before + inputs
 
 
 @torch.no_grad()
@@ -104,9 +143,9 @@ def seconds(size: tuple[int, ...], share: int, rounds: int, device: str) -> dict
     return in_turn({name: lambda n=network: n(x) for name, network in networks.items()}, rounds, device)
 
 
-def ratio(spent: dict[str, list[float]]) -> tuple[float, str]:
-    """Median of the ratios of the rounds, and their range."""
-    each = sorted(a / b for a, b in zip(spent[RANDOM], spent[PLAIN], strict=True))
+def ratio(spent: dict[str, list[float]], name: str = RANDOM) -> tuple[float, str]:
+    """Median of the ratios to the 3D U-Net, round by round, and their range."""
+    each = sorted(a / b for a, b in zip(spent[name], spent[PLAIN], strict=True))
     return statistics.median(each), f"{each[0]:.2f}-{each[-1]:.2f}"
 
 
@@ -124,7 +163,7 @@ def inference_table(size: tuple[int, ...], rounds: int, device: str) -> bool:
 def counted_inference(name: str, size: tuple[int, ...]) -> tuple[float, int]:
     """Multiply-accumulates of the convolutions, and the most bytes that tensors hold at a time."""
     with CountedPeak() as counted:
-        network, given, _ = made(name, size)
+        network, given, _ = made(name, size, "meta")
         network.eval()(given[0])
     with FlopCounterMode(display=False) as operations:
         network(given[0])
@@ -181,13 +220,17 @@ def picture(cubes: list[int], drawn: dict[str, dict[str, list[float]]], share: i
 def main() -> int:
     """Print the tables; the exit status says whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("inference", "memory", "growth"))
+    parser.add_argument("--only", choices=("inference", "memory", "step", "growth"))
     parser.add_argument("--full", action="store_true", help=f"apply to {times(PAPER)} voxels on a CPU too")
     parser.add_argument("--cubes", type=int, nargs="+", default=list(CUBES), help="sides, voxels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for the picture of growth")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.child:
+        print(measure_peak(*json.loads(options.child)))
+        return 0
     cpu = options.device == "cpu"
     print(
         f"torch {torch.__version__}, " + (f"{torch.get_num_threads()} threads" if cpu else torch.cuda.get_device_name())
@@ -198,6 +241,8 @@ def main() -> int:
     if options.only in (None, "inference"):
         size = SMALL if cpu and not options.full else PAPER
         held = inference_table(size, options.rounds, options.device) and held
+    if options.only in (None, "step"):
+        step_table(SMALL if cpu else PAPER, options.rounds, options.device)
     if options.only in (None, "growth"):
         growth_table(options.cubes, 4 if cpu else 1, options.rounds, options.device, options.out)
     return 0 if held else 1

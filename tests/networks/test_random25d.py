@@ -98,7 +98,8 @@ def looped(network, reconstruction: Reconstruction, image: torch.Tensor, angles:
     taps = weight.shape[2]
     total = torch.zeros(size_a, length, size_c, dtype=image.dtype)
     for index, angle in enumerate(angles):
-        mask = network.unet(project(image, [angle], network.projection, network.detector)[:, 0]).sigmoid()[0, 0]
+        seen = project(image, [angle], network.projection, network.detector)[:, 0]
+        mask = network.unet(seen / size_a if network.projection == "sum" else seen).sigmoid()[0, 0]
         # column j of what is filtered lies at detector coordinate `first` + j
         width, first = mask.shape[1], -0.5 if taps % 2 == 0 else -1.0
         filtered = torch.zeros(length, width + (1 if taps % 2 == 0 else 2), dtype=image.dtype)
@@ -189,6 +190,44 @@ def test_each_path_trains_its_own_part(save_memory):
     own, aux = both[:, :1].square().sum(), both[:, 1:].square().sum()
     assert reached(own, network) == {"unet": {False}, "auxiliary": {False}, "reconstruction": {True}}
     assert reached(aux, network) == {"unet": {True}, "auxiliary": {True}, "reconstruction": {False}}
+
+
+def test_path_1_trains_the_2d_network_under_autocast_too(monkeypatch):
+    network, image, events = tiny(widths=(4, 4)), torch.rand(1, 1, 5, 6, 7), []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("cleared") or clear())
+    network.unet.register_forward_pre_hook(lambda *_: events.append(torch.is_grad_enabled()))
+    gradients = []
+    for cached in (True, False):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            logits = network(image, angles=ANGLES)
+        logits[:, 1:].square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.unet.parameters()])
+    for kept, anew in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, anew, rtol=0.02, atol=1e-3)
+    # 8 and 4 images, 3 at a time: no weights that were cast without gradients are left for path 1; the end of autocast
+    assert events == 2 * [False, False, False, "cleared", True, True, "cleared"]
+
+
+def test_sums_reach_the_2d_network_on_the_scale_of_the_volume():
+    network, seen = tiny(projection="sum"), []
+    network.unet.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
+    with torch.no_grad():
+        network(torch.ones(1, 1, 40, 6, 40), angles=ANGLES)
+    assert 0.9 < torch.cat(seen).max() < 1.5
+
+
+@pytest.mark.parametrize("save_memory", [False, True])
+def test_mixed_precision_trains_both_paths(save_memory):
+    """Weights that path 2 had cast without gradients must not serve path 1."""
+    network, image, found = tiny(save_memory=save_memory, widths=(8, 16)), torch.rand(1, 1, 5, 6, 7), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            both = network(image, angles=ANGLES)
+        found.append(torch.autograd.grad(both.float().square().mean(), list(network.parameters())))
+    for full, half in zip(*found, strict=True):
+        assert full.any() and (half - full).norm() < 0.1 * full.norm()
 
 
 @pytest.mark.parametrize("network_class", [ProjectionUNet, RandomProjectionUNet])
