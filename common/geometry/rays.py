@@ -171,8 +171,8 @@ def voxel_bins(
     Returns:
         rows ((stop - start) C, 2 D) int32 and their weights, of the same shape.
     """
-    cos = _doubles([cos_sin(angle)[0] for angle in angles]).to(like.device)
-    sin = _doubles([cos_sin(angle)[1] for angle in angles]).to(like.device)
+    cos = _doubles([cos_sin(angle)[0] for angle in angles]).to(like.device, non_blocking=True)
+    sin = _doubles([cos_sin(angle)[1] for angle in angles]).to(like.device, non_blocking=True)
     a = torch.arange(start, stop, device=like.device, dtype=torch.float64) - (size_a - 1) / 2
     c = torch.arange(size_c, device=like.device, dtype=torch.float64) - (size_c - 1) / 2
     across = c[:, None] * cos + (width - 1) / 2
