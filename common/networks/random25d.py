@@ -56,9 +56,11 @@ class ProjectionNetwork(nn.Module):
             return project(image, self.angles, self.projection, self.detector)
         return projections
 
-    def _masks(self, projections: torch.Tensor) -> torch.Tensor:
-        """U with its sigmoid: masks B D K b W of projections B D C b W."""
+    def _masks(self, projections: torch.Tensor, size_a: int) -> torch.Tensor:
+        """U with its sigmoid: masks B D K b W of projections B D C b W of volumes with `size_a` voxels along a."""
         images = projections.flatten(0, 1)
+        if self.projection == "sum":
+            images = images / size_a  # sums of a hundred voxels would drive every sigmoid to its end from the start
         masks: list[torch.Tensor] = []
         for start in range(0, images.shape[0], self.directions_at_once):
             some = images[start : start + self.directions_at_once]
@@ -125,7 +127,7 @@ class ProjectionUNet(ProjectionNetwork):
     caller's). All parts learn.
 
     Reading: normalisations of U that mix the images of a batch are refused, for how many of them it sees at a time is
-    a matter of memory (`directions_at_once`).
+    a matter of memory (`directions_at_once`). Sums reach U divided by A, which leaves them on the scale of the volume.
 
     Args:
         in_channels: channels of the image.
@@ -185,7 +187,7 @@ class ProjectionUNet(ProjectionNetwork):
         if not torch.jit.is_scripting():
             image = self._checked_image(image)
             projections = self._checked_projections(image, projections)
-        masks = self._masks(self._projected(image, projections))
+        masks = self._masks(self._projected(image, projections), image.shape[2])
         return self.reconstruction(masks, self.angles, image.shape[2], image.shape[4])
 
 
@@ -197,7 +199,7 @@ class RandomProjectionUNet(ProjectionNetwork):
     loss of y reaches F~ and T~ alone. Path 2 is the network's answer; path 1 exists in training only.
 
     Reading: the sectors are [k * 180 / p, (k + 1) * 180 / p); as printed they overlap and end at 25 degrees for p = 12.
-    Normalisations of U that mix the images of a batch are refused, as by :class:`ProjectionUNet`.
+    Normalisations of U that mix the images of a batch are refused and sums divided, as by :class:`ProjectionUNet`.
 
     Args:
         in_channels: channels of the image.
@@ -267,13 +269,17 @@ class RandomProjectionUNet(ProjectionNetwork):
             image = self._checked_image(image)
             projections = self._checked_projections(image, projections)
         with torch.no_grad():
-            masks = self._masks(self._projected(image, projections))
+            masks = self._masks(self._projected(image, projections), image.shape[2])
         logits = self.reconstruction(masks, self.angles, image.shape[2], image.shape[4])
         if angles is None:
             return logits
         if not torch.jit.is_scripting():
             self._check_angles(angles)
-        masks = self._masks(project(image, angles, self.projection, self.detector))
+            if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+                # Autocast keeps the weights that it cast for path 2; those of torch 2.8 and 2.9 have no gradients, and
+                # with them path 1 would train nothing of U.
+                torch.clear_autocast_cache()
+        masks = self._masks(project(image, angles, self.projection, self.detector), image.shape[2])
         return torch.cat([logits, self.auxiliary(masks, angles, image.shape[2], image.shape[4])], 1)
 
     def _check_angles(self, angles: Sequence[float]) -> None:
