@@ -19,7 +19,7 @@ from spoiled import spoil
 
 from common.data import phantom_dataset
 from common.engines import StageTrainer
-from common.geometry.projection import sector_angles
+from common.geometry.projection import direction_angles, project, sector_angles
 from common.losses import joint_weight
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,6 +94,18 @@ def test_directions_and_weight_of_every_epoch(data, tmp_path):
     trainer.network.forward = watched
     parser.get_parsed_content("run")
     assert seen == [(sector_angles(3, 4, n), joint_weight(n)) for n in (1, 1, 2, 2, 3, 3)]
+
+
+def test_projections_are_those_of_the_augmented_volume(data, tmp_path):
+    mirror = {"_target_": "RandFlipd", "keys": ["image", "label"], "prob": 0.5, "spatial_axis": 0}
+    parser = parsed(data, tmp_path, augmentation=mirror, projection="sum")
+    dataset = parser.get_parsed_content("train::dataset")
+    first = [dataset[0] for _ in range(12)]
+    for item in first:
+        projections = project(item["image"][None].as_tensor(), direction_angles(6), "sum")[0]
+        torch.testing.assert_close(item["image_projections"], projections)
+    # some were mirrored and some were not
+    assert len({float(item["image"][0, 0].sum()) for item in first}) == 2
 
 
 @pytest.fixture
