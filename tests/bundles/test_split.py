@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,14 @@ def test_the_page_lists_every_ending_that_joins_the_volumes_of_a_patient():
     text = (CONFIGS.parent / "docs" / "README.md").read_text(encoding="utf-8")
     endings = re.search(r"\(\?:([a-z|]+)\)", _SESSION.pattern).group(1).split("|")
     assert len(endings) > 5 and [ending for ending in endings if f"`{ending}`" not in text] == []
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in CONFIGS.parents[1].iterdir() if path.is_dir()))
+@pytest.mark.parametrize("overlays", [(), ("small",)])
+def test_the_default_phantom_has_a_case_for_every_fold(bundle, overlays):
+    """Without data of one's own, and without a flag, a bundle trains."""
+    files = [CONFIGS.parents[1] / bundle / "configs" / f"{name}.json" for name in ("train", *overlays)]
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    cases = parser["dataset_dir"].get("cases", inspect.signature(phantom_dataset).parameters["cases"].default)
+    assert cases >= (parser["folds"] or 1)
