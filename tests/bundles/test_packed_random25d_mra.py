@@ -22,6 +22,7 @@ TINY = {
     "sectors": 3,
     "directions": 6,
     "folds": 2,
+    "threshold": 0.01,  # of noise, which starts from few vessels, some is above
 }
 
 
