@@ -89,6 +89,8 @@ class UNet(nn.Module):
         )
         self.score = Conv[Conv.CONV, self.spatial_dims](widths[0], int(out_channels), 1)
         self.apply(init_msra)
+        if self.spatial_dims == 2:  # the layout that convolutions of many channels like best; features follow it
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits.
