@@ -17,7 +17,7 @@ import math
 import torch
 
 from ..checks import InputError, problem
-from .ray_sums import SharedSum, SpreadSum, highest_samples, on_accelerator, recorded, shared_sum, spread_sum
+from .ray_sums import SharedSum, SpreadSum, highest_samples, recorded, shared_sum, spread_sum
 
 __all__ = [
     "back_project",
@@ -197,9 +197,7 @@ def project(
     shape = [len(angles), detector_width(size_a, size_c, detector), rows.shape[2], rows.shape[3], rows.shape[4]]
     table = rows.reshape(size_a * size_c, -1)
     if mode == "max":
-        pieces = 1 if on_accelerator(table.device) else (table.shape[1] + 127) // 128
-        tables = [piece.contiguous() for piece in table.chunk(pieces, 1)]
-        images = highest_samples(tables, size_a, size_c, shape[1], angles)
+        images = highest_samples(table, size_a, size_c, shape[1], angles)
     elif torch.jit.is_scripting():
         images = shared_sum(table, size_a, size_c, shape[1], angles)
     elif recorded():

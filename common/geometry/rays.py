@@ -12,7 +12,7 @@ import math
 
 import torch
 
-__all__ = ["bins_outside_in", "cos_sin", "ray_groups", "ray_samples", "ray_voxels", "voxel_bins"]
+__all__ = ["cos_sin", "ray_groups", "ray_samples", "ray_voxels", "voxel_bins"]
 
 
 def cos_sin(angle: float) -> tuple[float, float]:
@@ -28,31 +28,31 @@ def cos_sin(angle: float) -> tuple[float, float]:
     return math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
 
-def bins_outside_in(width: int, device: torch.device) -> torch.Tensor:
-    """The bins 0, W - 1, 1, W - 2, ... of a detector, the central ones last.
+def ray_groups(width: int, at_once: int, device: torch.device) -> tuple[list[tuple[torch.Tensor, float]], torch.Tensor]:
+    """Rays in groups of similar length, which falls with the distance from the centre.
 
-    Rays become shorter with the distance from the centre: neighbours in this order have about the same length.
+    A group is some rays of the first half of the detector, from its border inwards, and their opposites: a ray at -s is
+    the ray at s turned by 180 degrees, so that its voxels follow from those of the other and its weights are the same.
 
-    >>> bins_outside_in(5, torch.device("cpu")).tolist()
-    [0, 4, 1, 3, 2]
-    """
-    count = torch.arange(width, device=device)
-    half = count.div(2, rounding_mode="floor")
-    return torch.where(count % 2 == 0, half, width - 1 - half)
-
-
-def ray_groups(width: int, at_once: int, device: torch.device) -> list[tuple[torch.Tensor, float]]:
-    """Detector coordinates about the centre, in the order of `bins_outside_in` and in groups of rays of similar length.
+    Args:
+        width: bins of the detector.
+        at_once: bins of a group, opposites included.
+        device: of all tensors.
 
     Returns:
-        for every group its coordinates, shape (G,) float64, and the smallest distance among them from the centre.
+        for every group its coordinates about the centre, shape (G,) float64, and the smallest distance among them;
+        and for every bin, where in the results of all groups, 2 G each and one after the other, it stands, shape (W,).
     """
-    s = bins_outside_in(width, device).to(torch.float64) - (width - 1) / 2
+    half = torch.arange((width + 1) // 2, device=device)
+    s = half.to(torch.float64) - (width - 1) / 2
+    step = max(at_once // 2, 1)
     groups: list[tuple[torch.Tensor, float]] = []
-    for start in range(0, width, at_once):
-        stop = min(start + at_once, width)
-        groups.append((s[start:stop], (width - 1) / 2 - (stop - 1) // 2))
-    return groups
+    bins: list[torch.Tensor] = []
+    for start in range(0, (width + 1) // 2, step):
+        stop = min(start + step, (width + 1) // 2)
+        groups.append((s[start:stop], (width - 1) / 2 - (stop - 1)))
+        bins += [half[start:stop], width - 1 - half[start:stop]]
+    return groups, torch.cat(bins)[:width].argsort()  # a central bin is its own opposite and stands there twice
 
 
 def _run(
@@ -93,7 +93,7 @@ def ray_samples(
         dtype: of the weights.
 
     Returns:
-        rows (G, L, 4) int32, their weights (G, L, 4), and which of the G rays have a sample, (G, 1).
+        rows (2 G, L, 4) int32, their weights (2 G, L, 4), and which of the 2 G rays have a sample, (2 G, 1).
     """
     cos, sin = cos_sin(angle)
     half_a, half_c = (size_a - 1) / 2, (size_c - 1) / 2
@@ -110,7 +110,8 @@ def ray_samples(
     next_a, next_c = size_c if size_a > 1 else 0, 1 if size_c > 1 else 0
     row = a0.mul_(size_c).add_(c0)
     rows = torch.stack([row, row + next_c, row + next_a, row + (next_a + next_c)], -1)
-    return rows, weights, (last >= first)[:, None]
+    rows = torch.cat([rows, size_a * size_c - 1 - rows])
+    return rows, torch.cat([weights, weights]), torch.cat([last >= first, last >= first])[:, None]
 
 
 def ray_voxels(
@@ -124,7 +125,7 @@ def ray_voxels(
         s: as for `ray_samples`, and so all others.
 
     Returns:
-        rows (G, 3 L) int32 and their weights (G, 3 L), 0 where a ray has fewer voxels.
+        rows (2 G, 3 L) int32 and their weights (2 G, 3 L), 0 where a ray has fewer voxels.
     """
     cos, sin = cos_sin(angle)
     if abs(cos) >= abs(sin):
@@ -144,7 +145,8 @@ def ray_voxels(
     outside = (others < 0) | (others >= beside) | (step >= size)[..., None]
     rows = others.clamp_(0, beside - 1).mul_(stride_beside)
     rows += step.to(torch.int32).clamp_(max=size - 1).mul_(stride)[..., None]
-    return rows.flatten(1), weights.masked_fill_(outside, 0).flatten(1)
+    rows, weights = rows.flatten(1), weights.masked_fill_(outside, 0).flatten(1)
+    return torch.cat([rows, size_a * size_c - 1 - rows]), torch.cat([weights, weights])
 
 
 def _doubles(values: list[float]) -> torch.Tensor:
@@ -171,8 +173,8 @@ def voxel_bins(
     Returns:
         rows ((stop - start) C, 2 D) int32 and their weights, of the same shape.
     """
-    cos = _doubles([cos_sin(angle)[0] for angle in angles]).to(like.device, non_blocking=True)
-    sin = _doubles([cos_sin(angle)[1] for angle in angles]).to(like.device, non_blocking=True)
+    cos = _doubles([cos_sin(angle)[0] for angle in angles]).to(like.device)
+    sin = _doubles([cos_sin(angle)[1] for angle in angles]).to(like.device)
     a = torch.arange(start, stop, device=like.device, dtype=torch.float64) - (size_a - 1) / 2
     c = torch.arange(size_c, device=like.device, dtype=torch.float64) - (size_c - 1) / 2
     across = c[:, None] * cos + (width - 1) / 2

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from common.checks import InputError
+from common.geometry import ray_sums
 from common.geometry.projection import (
     back_project,
     check_angles,
@@ -43,7 +44,7 @@ def slow_maximum(plane: np.ndarray, angle: float, width: int) -> list[float]:
             a, c = s * sin + t * cos + (size_a - 1) / 2, s * cos - t * sin + (size_c - 1) / 2
             if not (-1e-6 <= a <= size_a - 1 + 1e-6 and -1e-6 <= c <= size_c - 1 + 1e-6):
                 continue
-            near = [(i, j) for i in range(size_a) for j in range(size_c) if abs(a - i) < 1 and abs(c - j) < 1]
+            near = [(i, j) for i in range(size_a) if abs(a - i) < 1 for j in range(size_c) if abs(c - j) < 1]
             highest = max(highest, sum(plane[i, j] * (1 - abs(a - i)) * (1 - abs(c - j)) for i, j in near))
         result.append(0.0 if highest == -math.inf else highest)
     return result
@@ -63,7 +64,7 @@ def slow_matrix(angles: list[float], size_a: int, size_c: int, width: int) -> np
 
 
 @pytest.mark.parametrize("detector", ["cropped", "full"])
-@pytest.mark.parametrize(("size_a", "size_c"), PLANES[:-2])
+@pytest.mark.parametrize(("size_a", "size_c"), PLANES)
 def test_maximum_equals_one_ray_after_the_other(size_a, size_c, detector):
     plane = noise(size_a, size_c)
     width = detector_width(size_a, size_c, detector)
@@ -225,6 +226,29 @@ def test_filtered_back_projection_of_a_disk_is_the_disk():
     assert inside.mean() == pytest.approx(1, abs=0.01) and (inside - 1).abs().mean() < 0.03
     assert outside.mean() == pytest.approx(0, abs=0.01) and outside.abs().mean() < 0.03
     assert (inside.min() > 0.85) and (outside.max() < 0.15)
+
+
+@pytest.mark.parametrize("mode", ["max", "sum"])
+def test_lines_batches_and_channels_do_not_mix(mode):
+    volume = noise(2, 3, 10, 35, 13)  # 210 columns: several pieces, the last of them filled up
+    images = project(volume, ANGLES, mode)
+    spread = back_project(images, ANGLES, 10, 13)
+    for line in (0, 17, 34):
+        one = project(volume[1:, 2:, :, line : line + 1], ANGLES, mode)
+        torch.testing.assert_close(images[1:, :, 2:, line : line + 1], one)
+        torch.testing.assert_close(spread[1:, 2:, :, line : line + 1], back_project(one, ANGLES, 10, 13))
+
+
+def test_the_accelerators_way_on_a_processor(monkeypatch):
+    """A GPU takes all rays and all columns at once; the values are the same."""
+    volume = noise(1, 2, 30, 40, 71)
+    expected = [project(volume, ANGLES, mode, "full") for mode in ("max", "sum")]
+    monkeypatch.setattr(ray_sums, "on_accelerator", lambda device: True)
+    for mode, images in zip(("max", "sum"), expected, strict=True):
+        torch.testing.assert_close(project(volume, ANGLES, mode, "full"), images)
+    meta = project(volume.to("meta"), ANGLES, "max", "full")
+    assert meta.shape == expected[0].shape
+    assert back_project(meta, ANGLES, 30, 71).shape == volume.shape
 
 
 def test_negative_intensities_are_not_hidden_by_the_outside():
