@@ -167,8 +167,8 @@ class ProjectionUNet(ProjectionNetwork):
         super().__init__(
             in_channels, out_channels, directions, projection, detector, widths, norm, directions_at_once, save_memory
         )
-        self.filter_size = int(filter_size)
         self.reconstruction = Reconstruction(directions, int(out_channels), filter_size, filter_init, normalise)
+        self.filter_size = int(filter_size)
 
     def forward(
         self,
@@ -245,9 +245,9 @@ class RandomProjectionUNet(ProjectionNetwork):
         super().__init__(
             in_channels, out_channels, directions, projection, detector, widths, norm, directions_at_once, save_memory
         )
-        self.sectors, self.filter_size = sectors, int(filter_size)
         self.auxiliary = Reconstruction(sectors, int(out_channels), filter_size, filter_init, normalise)
         self.reconstruction = Reconstruction(directions, int(out_channels), filter_size, filter_init, normalise)
+        self.sectors, self.filter_size = sectors, int(filter_size)
 
     def forward(
         self,
@@ -295,7 +295,7 @@ def check_count(name: str, value: int) -> int:
     Raises:
         InputError: for anything else.
     """
-    if int(value) != value or value < 1:
+    if not isinstance(value, int | float) or int(value) != value or value < 1:
         raise InputError(problem(f"{name} is {value!r}", "it must be a whole number, 1 or more", f"set {name}"))
     return int(value)
 

@@ -43,9 +43,12 @@ class Filtration(nn.Module):
         if init not in FILTER_INITS:
             rule, guess = f"it must be one of {', '.join(FILTER_INITS)}", nearest(str(init), FILTER_INITS)
             raise InputError(problem(f"filter_init is {init!r}", rule, f"use filter_init={guess or 'mean'!r}"))
-        if int(size) != size or size < 0:
+        if not isinstance(size, int | float) or int(size) != size or size < 0:
             rule = "it must be a whole number of detector bins, 0 for no filtration"
             raise InputError(problem(f"filter_size is {size!r}", rule, "use 2, as published"))
+        if init == "ramp" and size > 0 and size % 2 == 0:
+            came, rule = f"filter_size is {size} and filter_init is 'ramp'", "a ramp filter has an odd number of taps"
+            raise InputError(problem(came, rule, f"use filter_size={int(size) + 1}, or filter_init='mean'"))
         self.size = int(size)
         self.border = max((self.size + 1) // 2, 1)
         if self.size > 0:

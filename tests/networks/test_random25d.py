@@ -345,18 +345,23 @@ class TestErrors:
             ({"sectors": 7}, "directions is 60 and sectors is 7: .*equally many.*use directions=63"),
             ({"sectors": 0}, "sectors is 0: it must be a whole number"),
             ({"directions": 2.5}, "directions is 2.5: it must be a whole number"),
+            ({"directions": "many"}, "directions is 'many': it must be a whole number"),
             ({"directions_at_once": 0}, "directions_at_once is 0"),
             ({"projection": "mean"}, "projection is 'mean': it must be one of max, sum"),
             ({"detector": "ful"}, "detector is 'ful': .*use 'full'"),
             ({"norm": "batch"}, "norm is 'batch': images pass the 2D network some at a time"),
             ({"filter_size": -1}, "filter_size is -1: .*0 for no filtration"),
             ({"filter_init": "ram"}, "filter_init is 'ram': .*use filter_init='ramp'"),
-            ({"filter_init": "ramp"}, "odd number of taps"),
+            ({"filter_size": "two"}, "filter_size is 'two': .*0 for no filtration"),
+            (
+                {"filter_init": "ramp"},
+                "filter_size is 2 and .*odd number of taps.*use filter_size=3, or filter_init='mean'",
+            ),
             ({"normalise": "instance"}, "normalise is 'instance': it must be one of affine, batch"),
             ({"widths": []}, r"widths is \[\].*use \(32, 64"),
         ],
-        ids=["multiple", "no sector", "half", "at once", "projection", "detector", "norm", "filter", "init", "even"]
-        + ["normalise", "widths"],
+        ids=["multiple", "no sector", "half", "text", "at once", "projection", "detector", "norm", "filter", "init"]
+        + ["filter text", "even", "normalise", "widths"],
     )
     def test_arguments(self, arguments, text):
         with pytest.raises(InputError, match=text):
