@@ -177,16 +177,17 @@ class Volseg:
         folder = Path(out or Path("compare") / bundle.name)
         return compare(bundle, folder, recipes, _split(overlays), folds, runs, jobs, overrides)
 
-    def lint(self, name: str, *rest: str) -> int:
+    def lint(self, name: str, *rest: str, **unknown: str) -> int:
         """Check a bundle as the gate does; every finding is a line.
 
         Args:
             name: a bundle's name or folder.
             rest: nothing more is understood.
+            unknown: no option is understood.
         """
         from ..bundling.lint import lint  # here, since it brings torch and MONAI, seconds that no other command needs
 
-        _refuse(rest)
+        _refuse([*rest, *(f"--{option}" for option in unknown)])
         findings = list(lint(find_bundle(name)))
         for finding in findings:
             print(finding)
@@ -194,7 +195,13 @@ class Volseg:
         return 1 if findings else 0
 
     def pack(
-        self, name: str, *rest: str, out: str = "packed", without_weights: str = "false", overlays: str = ""
+        self,
+        name: str,
+        *rest: str,
+        out: str = "packed",
+        without_weights: str = "false",
+        overlays: str = "",
+        **unknown: str,
     ) -> int:
         """Make a bundle that stands alone, as a folder and a zip, with the code that it needs.
 
@@ -204,10 +211,16 @@ class Volseg:
             out: where both go.
             without_weights: pack a bundle that is not trained, too.
             overlays: the overlays that its weights were trained under: small.
+            unknown: no other option is understood; what training got as one goes into an overlay.
         """
         from ..bundling.pack import pack  # here, since it brings torch and MONAI, seconds that no other command needs
 
         _refuse(rest)
+        if unknown:
+            came = f"'--{next(iter(unknown))}' is not understood"
+            rule = "weights are packed with the overlays that they were trained under, and no other settings"
+            remedy = "put those into an overlay, a JSON in configs/ that docs/README.md names"
+            raise InputError(problem(came, rule, remedy))
         unweighted = parse_flag(without_weights, "without_weights")
         for path in pack(find_bundle(name), out, without_weights=unweighted, overlays=_split(overlays)):
             print(f"wrote {os.path.relpath(path)}")

@@ -186,6 +186,8 @@ def test_the_rivals_of_a_demo_can_be_chosen(rivals, launched, tmp_path, chosen, 
         (["train", NAME, "--overlays", "smal"], "has no config 'smal'.*write 'small'"),
         (["train", "unet3d_spars"], f"no bundle 'unet3d_spars'.*write '{NAME}'"),
         (["train", NAME, "small"], "'small' is not understood"),
+        (["lint", NAME, "--fast", "1"], "'--fast' is not understood"),
+        (["pack", NAME, "--widths", "[2]"], "'--widths' is not understood.*put those into an overlay"),
         (
             ["convert", "hdf4", "x", "--out", "y"],
             "no converter for 'hdf4'.*hdf5, totalsegmentator, btcv, amos.*convert hdf5",
