@@ -25,6 +25,7 @@ Panel = Mapping[str, Mapping[str, float]]
 
 _MOST_NAMED = 14  # lines in a legend, and colours
 _IN_A_ROW = 3
+_LONGEST_LEVEL = 10  # characters of a method's name that fit into its column
 
 
 def comparison_figure(panels: Mapping[str, Panel], path: str | os.PathLike[str], spread: bool = False) -> bool:
@@ -79,7 +80,7 @@ def _draw(axes: Any, title: str, scores: Panel, methods: Sequence[str], cases: S
         if spread and column.size > 1:
             axes.errorbar(at, mean, column.std(ddof=1), color="#222222", lw=1.2, capsize=5)
     axes.set_xticks(range(len(methods)), methods)
-    if len(methods) > 4:
+    if len(methods) > 4 or max(map(len, methods)) > _LONGEST_LEVEL:
         axes.tick_params(axis="x", labelrotation=90)
     every = np.concatenate(values)
     if every.size and every.min() >= 0 and every.max() <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_panel_a_metric_with_a_scale_of_its_own(tmp_path, figures):
     assert comparison_figure(panels, tmp_path / "a.png")
     shown = [axes for axes in figures[0].axes if axes.axison]
     assert len(shown) == 4 and shown[1].get_ylim()[1] > 12
+
+
+@pytest.mark.parametrize("methods", [["paper", "unet3d"], ["paper", "paper:sectors=4"], list("abcdefghijklm")])
+def test_names_of_methods_do_not_overlap(tmp_path, figures, methods):
+    scores = {method: {"x": 0.5} for method in methods}
+    assert comparison_figure({"Dice": scores, "IU": scores}, tmp_path / "a.png")
+    for axes in figures[0].axes:
+        boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_nothing_scored_nothing_drawn(tmp_path):
