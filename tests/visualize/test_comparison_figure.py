@@ -57,7 +57,14 @@ def test_a_panel_a_metric_with_a_scale_of_its_own(tmp_path, figures):
     assert len(shown) == 4 and shown[1].get_ylim()[1] > 12
 
 
-@pytest.mark.parametrize("methods", [["paper", "unet3d"], ["paper", "paper:sectors=4"], list("abcdefghijklm")])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["paper", "unet3d"],
+        ["unet3d", "fixed_directions", "paper:sectors=4;directions=8"],
+        [f"level {k}" for k in range(13)],
+    ],
+)
 def test_names_of_methods_do_not_overlap(tmp_path, figures, methods):
     scores = {method: {"x": 0.5} for method in methods}
     assert comparison_figure({"Dice": scores, "IU": scores}, tmp_path / "a.png")
