@@ -101,7 +101,7 @@ class SharedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor):
-        return SpreadSum.apply(gradient, *ctx.geometry), None, None, None, None
+        return SpreadSum.apply(gradient.contiguous(), *ctx.geometry), None, None, None, None
 
 
 class SpreadSum(torch.autograd.Function):
@@ -114,4 +114,4 @@ class SpreadSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor):
-        return SharedSum.apply(gradient, *ctx.geometry), None, None, None
+        return SharedSum.apply(gradient.contiguous(), *ctx.geometry), None, None, None
