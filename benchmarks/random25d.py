@@ -16,8 +16,8 @@ come with the volume, as in training.
 Step: seconds of that training step, the networks in turn, at a size that a CPU can do, and the peak of a fresh process
 beside the counted one.
 
-Growth: cubes of 128, 256 and 384 voxels. Operations and bytes are counted for the networks as published; the seconds
-are measured, on a CPU with a quarter of their widths.
+Growth: cubes of 128, 256 and 384 voxels. Operations and bytes are counted, seconds measured, of the networks as
+published.
 
 Seconds on a CPU are those of the processor, for other work may run beside; ratios are medians of the rounds.
 """
@@ -43,21 +43,19 @@ from common.losses import TwoPathLoss  # noqa: E402
 from common.networks import RandomProjectionUNet, UNet  # noqa: E402
 
 PAPER, SMALL, CUBES = (96, 288, 224), (48, 144, 112), (128, 256, 384)
-WIDTHS_2D, WIDTHS_3D = (32, 64, 128, 256, 512), (8, 16, 32, 64, 128)
 SECTORS, DIRECTIONS = 12, 60
 PLAIN, RANDOM, SAVING = "3D U-Net", "random 2.5D", ", save_memory"
 TRAINED = (PLAIN, PLAIN + SAVING, RANDOM, RANDOM + SAVING)
 MEMORY_GOAL, GPU_GOAL = 0.6, 1.0
 
 
-def build(name: str, share: int = 1) -> nn.Module:
-    """The network of a name, with the same random weights each time, at 1 / `share` of its widths."""
+def build(name: str) -> nn.Module:
+    """The network of a name, with the same random weights each time."""
     torch.manual_seed(0)
     saving = name.endswith(SAVING)
     if name.startswith(PLAIN):
-        return UNet(3, widths=tuple(width // share for width in WIDTHS_3D), save_memory=saving)
-    widths = tuple(width // share for width in WIDTHS_2D)
-    return RandomProjectionUNet(1, 1, SECTORS, DIRECTIONS, widths=widths, save_memory=saving)
+        return UNet(3, save_memory=saving)
+    return RandomProjectionUNet(1, 1, SECTORS, DIRECTIONS, save_memory=saving)
 
 
 def made(name: str, size: tuple[int, ...], device: str) -> tuple[nn.Module, list[object], torch.Tensor]:
@@ -134,10 +132,10 @@ def measure_peak(name: str, size: list[int], device: str) -> int:
 
 
 @torch.no_grad()
-def seconds(size: tuple[int, ...], share: int, rounds: int, device: str) -> dict[str, list[float]]:
+def seconds(size: tuple[int, ...], rounds: int, device: str) -> dict[str, list[float]]:
     """Seconds of both networks to apply, in turn."""
     x = torch.rand(1, 1, *size, device=device)
-    networks = {name: build(name, share).to(device).eval() for name in (PLAIN, RANDOM)}
+    networks = {name: build(name).to(device).eval() for name in (PLAIN, RANDOM)}
     for network in networks.values():
         network(torch.rand(1, 1, 16, 16, 16, device=device))
     return in_turn({name: lambda n=network: n(x) for name, network in networks.items()}, rounds, device)
@@ -151,7 +149,7 @@ def ratio(spent: dict[str, list[float]], name: str = RANDOM) -> tuple[float, str
 
 def inference_table(size: tuple[int, ...], rounds: int, device: str) -> bool:
     """Seconds of both networks as published; on a GPU, whether the 2.5D network is as fast as it should be."""
-    spent = seconds(size, 1, rounds, device)
+    spent = seconds(size, rounds, device)
     each = ", ".join(f"{name} {statistics.median(spent[name]):.2f} s" for name in spent)
     middle, spread = ratio(spent)
     print(f"\ninference at {times(size)}, {DIRECTIONS} directions: {each}; ratio {middle:.2f} ({spread})")
@@ -170,15 +168,15 @@ def counted_inference(name: str, size: tuple[int, ...]) -> tuple[float, int]:
     return operations.get_total_flops() / 2, counted.peak
 
 
-def growth_table(cubes: list[int], share: int, rounds: int, device: str, out: Path | None) -> None:
+def growth_table(cubes: list[int], rounds: int, device: str, out: Path | None) -> None:
     """Operations, bytes and seconds of cubes; a picture of them into the folder `out`."""
     columns = ("TMAC", "GB apply", "GB train", "GB saving", "seconds")
-    print(f"\ncubes; bytes and operations of the published widths, seconds of 1/{share} of them")
+    print("\ncubes: operations and GB at the peak, counted; seconds to apply")
     print(f"{'':<18}" + "".join(f"{column:>11}" for column in columns) + f"{'ratio of seconds':>24}")
     drawn: dict[str, dict[str, list[float]]] = {name: {column: [] for column in columns} for name in (PLAIN, RANDOM)}
     for side in cubes:
         size = (side, side, side)
-        spent = seconds(size, share, rounds, device)
+        spent = seconds(size, rounds, device)
         for name in (PLAIN, RANDOM):
             operations, high = counted_inference(name, size)
             trained = [counted_step(each, size)[1] / 1e9 for each in (name, name + SAVING)]
@@ -188,10 +186,10 @@ def growth_table(cubes: list[int], share: int, rounds: int, device: str, out: Pa
             end = "{:>15.2f} ({})".format(*ratio(spent)) if name == RANDOM else ""
             print(f"{side:>3} {name:<14}" + "".join(f"{value:>11.2f}" for value in row) + end, flush=True)
     if out is not None:
-        picture(cubes, drawn, share, out)
+        picture(cubes, drawn, out)
 
 
-def picture(cubes: list[int], drawn: dict[str, dict[str, list[float]]], share: int, out: Path) -> None:
+def picture(cubes: list[int], drawn: dict[str, dict[str, list[float]]], out: Path) -> None:
     """Write growth.png: memory and seconds over the side of the cube."""
     import matplotlib
 
@@ -202,7 +200,7 @@ def picture(cubes: list[int], drawn: dict[str, dict[str, list[float]]], share: i
     titles = {
         "GB apply": "peak to apply, GB",
         "GB train": "peak of a training step, GB (dashed: save_memory)",
-        "seconds": "seconds to apply" + (f", 1/{share} of the widths" if share > 1 else ""),
+        "seconds": "seconds to apply",
     }
     for axis, (column, title) in zip(axes, titles.items()):
         for name, colour in zip(drawn, ("tab:orange", "tab:blue")):
@@ -244,7 +242,7 @@ def main() -> int:
     if options.only in (None, "step"):
         step_table(SMALL if cpu else PAPER, options.rounds, options.device)
     if options.only in (None, "growth"):
-        growth_table(options.cubes, 4 if cpu else 1, options.rounds, options.device, options.out)
+        growth_table(options.cubes, options.rounds, options.device, options.out)
     return 0 if held else 1
 
 
