@@ -149,7 +149,8 @@ def test_negative_intensities_and_other_axes_change_nothing(made, weights, tmp_p
     turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt("LPI"))
     turned = image.as_reoriented(turn)
     write(tmp_path / "in" / "turned.nii.gz", np.asarray(turned.dataobj), turned.affine)
-    predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+    # noise starts from few vessels; of its probabilities some are above this
+    predict(tmp_path / "in", tmp_path / "out", weights, threshold=0.01).get_parsed_content("run")
     plain = found(tmp_path / "out", "plain")
     assert 0 < plain.mean() < 1
     np.testing.assert_array_equal(found(tmp_path / "out", "negative"), plain)
@@ -214,7 +215,7 @@ BAD_FLAGS = [
     ({"filter_size": 15}, "11x19x14 voxels has 14 detector bins.*filter of 15 taps.*filter_size=14 or less"),
     ({"filter_size": -1}, "filter_size is -1"),
     ({"filter_init": "ones"}, "filter_init is 'ones': it must be one of mean, ramp"),
-    ({"filter_init": "ramp"}, "size is 2: a ramp filter has an odd number of taps"),
+    ({"filter_init": "ramp"}, "filter_size is 2 .*: a ramp filter has an odd number of taps"),
     ({"normalise": "none"}, "normalise is 'none': it must be one of affine, batch"),
     ({"norm": "batch"}, "norm is 'batch': .*it must be one of instance, group, None"),
     ({"directions_at_once": 0}, "directions_at_once is 0"),
