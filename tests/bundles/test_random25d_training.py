@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -225,3 +226,14 @@ def test_two_processes_train_on_the_same_directions(data, tmp_path):
     assert same(first["gradients"], second["gradients"]) and same(first["network"], second["network"])
     assert all(gradient.any() for gradient in first["gradients"].values())
     assert same(weights(tmp_path), first["network"])
+
+
+def test_slices_of_volumes_that_differ_in_size_make_a_batch(data, tmp_path):
+    other = Path(shutil.copytree(data, tmp_path / "data"))
+    for part in ("imagesTr", "labelsTr"):
+        path = sorted((other / part).iterdir())[0]
+        volume = nibabel.load(path)
+        nibabel.save(volume.slicer[:, 3:, 1:], path)
+    loader = parsed(str(other), tmp_path, "slice2d", folds=4, fold=1).get_parsed_content("train::dataloader")
+    sizes = {tuple(batch["image"].shape) for batch in loader} | {tuple(batch["label"].shape) for batch in loader}
+    assert sizes <= {(8, 1, 1, 20, 16), (8, 1, 1, 17, 15)} and (8, 1, 1, 20, 16) in sizes
