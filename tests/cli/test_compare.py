@@ -179,11 +179,14 @@ def test_nothing_scored_is_said(bundle, tmp_path, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["keyboard", "terminated"])
-def test_an_interrupt_stops_the_processes_and_the_same_line_goes_on(bundle, tmp_path, capsys, number):
+def test_an_interrupt_stops_the_processes_and_the_same_line_goes_on(bundle, tmp_path, capsys, request, number):
     out = tmp_path / "out"
     out.mkdir()
     (out / "wait").touch()
     before = signal.getsignal(signal.SIGTERM)
+    # a shell's background jobs start with SIGINT ignored
+    at_first = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, at_first))
 
     def interrupt() -> None:
         deadline = time.monotonic() + 30

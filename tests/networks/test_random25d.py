@@ -271,19 +271,6 @@ def test_path_2_keeps_masks_only():
     assert both[0] > kept(network, image) + features * 4 / 64 > both[1] + 2 * masks / 64
 
 
-def test_distributed_by_forward_alone(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        network = tiny()
-        wrapped = nn.parallel.DistributedDataParallel(network)
-        image = torch.rand(1, 1, 4, 5, 6)
-        for _ in range(2):  # a parameter that a step left out would be told of by the next one
-            wrapped(image, None, ANGLES).square().mean().backward()
-        assert all(parameter.grad is not None for parameter in network.parameters())
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 class TestReconstruction:
     def test_filters_are_centred_and_the_detector_goes_on(self):
         mask = torch.tensor([2.0, 4.0, 0.0, 6.0]).reshape(1, 1, 1, 1, 4)
