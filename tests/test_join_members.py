@@ -103,7 +103,8 @@ class TestJoined:
     def test_it_is_scored_on_no_split_of_its_data_set(self, tmp_path, split):
         join_members(Staged(2), runs(tmp_path, {}, {}), tmp_path / "model.pt")
         info = read_info(tmp_path / "model.pt")
-        with pytest.raises(InputError, match="'model.pt' joins 2 runs on this data set: .* trained on every.*another data set"):
+        text = "'model.pt' joins 2 runs on this data set: .* trained on every.*another data set"
+        with pytest.raises(InputError, match=text):
             _check_split(info, {"fingerprint": "abc", "split": split}, "model.pt")
         _check_split(info, {"fingerprint": "another", "split": split}, "model.pt")
 
