@@ -23,6 +23,7 @@ from .spacing import KeySpacingd
 from .standardise import StandardiseBody, StandardiseBodyd
 from .submission import SubmissionSaveImaged
 from .subsample import Subsample, Subsampled
+from .uncertainty import Uncertainty, Uncertaintyd
 
 __all__ = [
     "AnnotatedSlices",
@@ -73,6 +74,8 @@ __all__ = [
     "SubmissionSaveImaged",
     "Subsample",
     "Subsampled",
+    "Uncertainty",
+    "Uncertaintyd",
     "VoxelWeights",
     "VoxelWeightsd",
     "region_path",
