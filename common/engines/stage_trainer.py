@@ -309,6 +309,8 @@ class StageTrainer(SupervisedTrainer):
     def _save_best(self, metric: str) -> None:
         info = {**self.provenance, "recipe": self.recipe}
         info |= {"settings": self.settings} if self.settings else {}
+        started_from = getattr(self.state, "started_from", None)
+        info |= {"started_from": started_from} if started_from else {}
         entry = {**(self.best or {}), "metric": metric}
         self._stage_weights.save(_runs[self.composite], self.stage, entry, info)
 

@@ -5,6 +5,7 @@ from .key_metric import KeyMetric
 from .lesion_report import LesionReport
 from .prediction_report import PredictionReport
 from .stage_report import StageReport
+from .start_weights import StartWeights
 from .two_path import TwoPathSchedule
 from .vessel_report import VesselReport
 from .weights_loader import WeightsLoader
@@ -15,6 +16,7 @@ __all__ = [
     "LesionReport",
     "PredictionReport",
     "StageReport",
+    "StartWeights",
     "TwoPathSchedule",
     "VesselReport",
     "WeightsLoader",

@@ -97,8 +97,10 @@ class WeightsLoader:
                 self._told.add(warning)
 
 
-def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name: str) -> None:
-    """Refuse to score weights on parts of their own data set that they may have been trained on."""
+def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name: str, link: str = "") -> None:
+    """Refuse to score weights on parts of their own data set that they, or those they started from, may have seen."""
+    if before := trained.get("started_from"):
+        _check_split(before, evaluated, name, " started from weights that")
     if trained.get("fingerprint") != evaluated["fingerprint"]:
         return
     if "split" not in trained:
@@ -106,7 +108,7 @@ def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name:
         return
     then, now = trained["split"], evaluated["split"]
     if "joined" in then:
-        came = f"'{name}' joins {len(then['joined'])} runs on this data set"
+        came = f"'{name}'{link} {'join' if link else 'joins'} {len(then['joined'])} runs on this data set"
         rule = "together they were trained on every case that one of them held out"
         raise InputError(problem(came, rule, "evaluate each run on its own fold, or score another data set"))
     # what the training's split lacks decided nothing in it
@@ -115,7 +117,7 @@ def _check_split(trained: Mapping[str, Any], evaluated: Mapping[str, Any], name:
         came = ", ".join(f"{setting} {_text(then[setting])} (now {_text(now.get(setting))})" for setting in differing)
         raise InputError(
             problem(
-                f"'{name}' was trained on this data set with {came}",
+                f"'{name}'{link} {'were' if link else 'was'} trained on this data set with {came}",
                 "under another split it would be scored on what it was trained on",
                 f"pass {' '.join(f'--{setting} {_text(then[setting])}' for setting in differing)}, or train anew",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -17,6 +18,8 @@ from toy_members import STAGES, Ensemble, Scores, Validate, train_stages, traine
 import common.weights
 from common.checks import InputError, WeightsError
 from common.engines import StageTrainer
+from common.handlers import StartWeights
+from common.weights import save_weights
 
 
 class Killed(BaseException):
@@ -292,3 +295,49 @@ def test_a_loader_of_the_caller_does_not_undo_an_earlier_stage(tmp_path):
     assert any(not torch.equal(second[key], weights[key]) for key in weights)
     after = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(after[key], second[key]) for key in weights)
+
+
+def test_a_training_starts_from_weights_and_tells_of_them(tmp_path):
+    start = tmp_path / "start" / "model.pt"
+    save_weights(Ensemble(seed=1), start, {"name": "first", "fingerprint": "abc", "split": {"fold": 0}, "contents": {}})
+    network = Ensemble()
+    one = trainer(network, tmp_path, max_epochs=1, train_handlers=[StartWeights(network, start)])
+    started = []
+    one.add_event_handler(Events.EPOCH_STARTED, lambda: started.append(copy.deepcopy(network.state_dict())))
+    one.run()
+    assert all(torch.equal(value, started[0][key]) for key, value in Ensemble(seed=1).state_dict().items())
+    told = json.loads((tmp_path / "models" / "model.json").read_text())["started_from"]
+    assert (told["name"], told["fingerprint"]) == ("first", "abc") and told["sha256"] and "contents" not in told
+
+
+def test_a_resumed_training_does_not_start_from_them_again(tmp_path):
+    def train(folder, killed: bool):
+        save_weights(Ensemble(seed=1), folder / "start" / "model.pt", {"name": "first"})
+        patch = kill("joint", 2, "after_resume") if killed else contextlib.nullcontext()
+        for attempt in range(1 + killed):
+            network = Ensemble()
+            loader = StartWeights(network, folder / "start" / "model.pt")
+            one = trainer(network, folder, max_epochs=4, resume=True, train_handlers=[loader])
+            if killed and attempt == 0:
+                with pytest.raises(Killed):
+                    one.run()
+                patch.undo()
+            else:
+                one.run()
+        info = json.loads((folder / "models" / "model.json").read_text())
+        return torch.load(folder / "models" / "model.pt", weights_only=True), info
+
+    (unbroken, told), (resumed, told_too) = (train(tmp_path / name, killed) for name, killed in (("a", 0), ("b", 1)))
+    assert all(torch.equal(value, resumed[key]) for key, value in unbroken.items())
+    assert told["started_from"]["sha256"] == told_too["started_from"]["sha256"]
+
+
+def test_weights_to_start_from_are_there_and_of_this_network(tmp_path):
+    network = Ensemble()
+    one = trainer(network, tmp_path, train_handlers=[StartWeights(network, tmp_path / "none.pt")])
+    with pytest.raises(WeightsError, match="no weights at '.*none.pt' to start from.*correct --start_from"):
+        one.run()
+    save_weights(torch.nn.Linear(2, 2), tmp_path / "other.pt", {"recipe": "other"})
+    one = trainer(network, tmp_path, train_handlers=[StartWeights(network, tmp_path / "other.pt")])
+    with pytest.raises(WeightsError, match="trained with the recipe 'other'"):
+        one.run()

@@ -98,6 +98,19 @@ def test_what_was_trained_on_is_not_scored(tmp_path, cube_case, evaluator, thres
     assert engine.state.iteration == 0
 
 
+def test_nor_is_what_their_training_started_from(tmp_path, cube_case, evaluator, threshold):
+    network = threshold()
+    start = {"fingerprint": "a", "split": SPLIT}
+    path = trained(tmp_path, network, fingerprint="b", split=SPLIT, started_from={"started_from": start})
+    engine = evaluator([cube_case("a")], [WeightsLoader(network, path, {"fingerprint": "a", "split": SPLIT})], network)
+    engine.run()
+    evaluated = {"fingerprint": "a", "split": OTHER_FOLD}
+    engine = evaluator([cube_case("a")], [WeightsLoader(network, path, evaluated)], network)
+    text = "'model.pt' started from weights that were trained on this data set with slice_fold 1"
+    with pytest.raises(InputError, match=text):
+        engine.run()
+
+
 @pytest.mark.parametrize(
     ("info", "evaluated", "warned"),
     [
