@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Sequence
@@ -9,7 +10,16 @@ from typing import Any
 
 from ..checks import InputError, problem
 
-__all__ = ["parse_amount", "parse_integer", "parse_integers", "parse_optional_integer", "parse_share", "parse_triple"]
+__all__ = [
+    "parse_amount",
+    "parse_integer",
+    "parse_integers",
+    "parse_names",
+    "parse_optional_integer",
+    "parse_planes",
+    "parse_share",
+    "parse_triple",
+]
 
 _NONE = ("", "none", "null")
 
@@ -53,6 +63,68 @@ def parse_integers(value: Any, name: str) -> int | tuple[int, ...] | None:
     if several and not (isinstance(value, str) and len(parts) < 2):
         return tuple(parse_integer(part, name) for part in parts)
     return parse_optional_integer(value, name)
+
+
+def parse_planes(value: Any, name: str) -> tuple[tuple[int, ...], ...] | None:
+    """Indices of planes, ascending, for each of three axes, or None.
+
+    Raises:
+        InputError: for anything else, no plane at all, and indices below 0.
+
+    >>> parse_planes("[[12, 4], [], [7]]", "held_out"), parse_planes("None", "held_out")
+    (((4, 12), (), (7,)), None)
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+        return None
+    axes = value
+    if isinstance(value, str):
+        try:
+            axes = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            axes = None
+    if not _is_list(axes) or len(axes) != 3 or not all(_is_list(of_axis) for of_axis in axes):
+        planes = ()
+    else:
+        planes = tuple(tuple(sorted({parse_integer(index, name) for index in of_axis})) for of_axis in axes)
+    if not any(planes) or min(index for of_axis in planes for index in of_axis) < 0:
+        raise InputError(
+            problem(
+                f"{name} is {value!r}",
+                "it must be three lists of planes, counted from 0 along each array axis, and not all empty",
+                f"pass for example --{name} [[12,40],[],[7]]",
+            )
+        )
+    return planes
+
+
+def parse_names(value: Any, name: str) -> tuple[int | str, ...] | None:
+    """Entries of a list by their places, from 0, or by name; one stands for a list of one; None for no choice.
+
+    Raises:
+        InputError: for an empty list, or what is neither a whole number nor text.
+
+    >>> parse_names("[0, kidney_2]", "cases"), parse_names(1, "cases"), parse_names("null", "cases")
+    ((0, 'kidney_2'), (1,), None)
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+        return None
+    parts = [part.strip(" \t'\"") for part in value.strip(" []()").split(",")] if isinstance(value, str) else value
+    parts = list(parts) if _is_list(parts) else [parts]
+    if not parts or any(part == "" for part in parts):
+        raise InputError(
+            problem(f"{name} is {value!r}", "it must name at least one of a list", f"pass for example --{name} [0,2]")
+        )
+    return tuple(_place_or_text(part, name) for part in parts)
+
+
+def _place_or_text(part: Any, name: str) -> int | str:
+    if isinstance(part, str) and not re.fullmatch(r"[+-]?[0-9]+", part):
+        return part
+    return parse_integer(part, name)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def parse_triple(value: Any, name: str) -> tuple[int, int, int]:

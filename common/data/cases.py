@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.data import load_decathlon_datalist, partition_dataset
 
 from ..checks import InputError, problem
-from .arguments import parse_integer, parse_optional_integer
+from ..files import case_name
+from .arguments import parse_integer, parse_names, parse_optional_integer
 from .decathlon import patient_of, read_dataset
 from .faults import IMAGE_SUFFIXES, file_fault, is_image_file
 
-__all__ = ["inference_cases", "training_cases"]
+__all__ = ["case_places", "inference_cases", "training_cases"]
 
 _PARTS = ("train", "validation", "all")
 
@@ -27,6 +28,7 @@ def training_cases(
     folds: int | str | None = None,
     seed: int | str = 0,
     check_files: bool = True,
+    cases: Any = None,
 ) -> list[dict[str, str]]:
     """The image and label files of a Decathlon folder's training list, or of one side of a fold.
 
@@ -43,13 +45,15 @@ def training_cases(
         seed: of the shuffle.
         check_files: whether an absent or truncated file is an error here; an evaluation reports it as that case's
             failure and scores the others.
+        cases: only these of the training list, by number from 0 or by name (see :func:`case_places`); None takes all.
+            The folds are dealt among these.
 
     Returns:
         one dictionary ``{"image": path, "label": path}`` for each case, in the order of the list.
 
     Raises:
         InputError: for a folder that is no data set, a listed file that is absent or truncated, an empty training
-            list, a fold out of range, fewer patients than folds.
+            list, a case that is not in it, a fold out of range, fewer patients than folds.
     """
     folder, content = read_dataset(dataset_dir)
     path = folder / "dataset.json"
@@ -64,14 +68,55 @@ def training_cases(
                 "add cases to it or name another data set",
             )
         )
-    kept = _fold_members([patient_of(entry, content) for entry in entries], part, fold, folds, seed, dataset_dir)
+    wanted = case_places(entries, cases, str(dataset_dir))
+    patients = [patient_of(entries[place], content) for place in wanted]
+    kept = [wanted[index] for index in _fold_members(patients, part, fold, folds, seed, dataset_dir)]
     items = load_decathlon_datalist(path, data_list_key="training", base_dir=folder)
-    cases = [{"image": items[index]["image"], "label": items[index]["label"]} for index in kept]
-    for case in cases if check_files else ():
+    chosen = [{"image": items[place]["image"], "label": items[place]["label"]} for place in kept]
+    for case in chosen if check_files else ():
         for key, file in case.items():
             if fault := file_fault(file):
                 raise InputError(f"{fault} It is a training {key} of '{path}'.")
-    return cases
+    return chosen
+
+
+def case_places(entries: Sequence[Mapping[str, Any]], cases: Any, source: str) -> list[int]:
+    """Places in a training list of the cases that are wanted.
+
+    Args:
+        entries: the training list.
+        cases: numbers from 0, names (of the image file, without the ending of its format), or both in a list; text
+            such as "[0,2]" or "kidney_1,kidney_3" from a command line; None for every case.
+        source: what holds the list, for error texts.
+
+    Returns:
+        the places, ascending, each once.
+
+    Raises:
+        InputError: for a number or a name that the list does not have, or a name that several entries have.
+
+    >>> case_places([{"image": "a.nii.gz"}, {"image": "b.nii.gz"}, {"image": "c.nii.gz"}], "[c, 0]", "x")
+    [0, 2]
+    """
+    wanted = parse_names(cases, "cases")
+    if wanted is None:
+        return list(range(len(entries)))
+    names = [case_name(entry["image"]) for entry in entries]
+    places = set()
+    for case in wanted:
+        found = [place for place, name in enumerate(names) if case in (place, name)]
+        if len(found) != 1:
+            listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            raise InputError(
+                problem(
+                    f"cases names {case!r}, which {'several entries' if found else 'no entry'} of the training list of "
+                    f"'{source}' {'have' if found else 'has'}",
+                    f"a case is named by its number, 0 to {len(names) - 1}, or by one of the names {listed}",
+                    "pass for example --cases [0]",
+                )
+            )
+        places.update(found)
+    return sorted(places)
 
 
 def _fold_members(patients: Sequence[str], part: str, fold: Any, folds: Any, seed: Any, dataset_dir: Any) -> list[int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import parse_flag
-from .arguments import parse_integers
+from .arguments import parse_integers, parse_planes
+from .cases import case_places
 from .decathlon import read_dataset
 from .overlap import IRCADB, Contents
 
@@ -32,7 +33,8 @@ def provenance(
     Args:
         dataset_dir: folder with ``dataset.json``.
         split: every setting that decides what is trained on and what is held out, by its name in the config: whole
-            numbers, lists of them, or None, as text too. Where ``NAMEfolds`` is None nothing is dealt to folds, and
+            numbers, lists of them, or None, as text too; as ``cases`` also names, which become numbers, and as
+            ``held_out`` planes for each axis. Where ``NAMEfolds`` is None nothing is dealt to folds, and
             ``NAMEfold`` is dropped; ``seed`` is that of the volumes' folds, and dropped with ``fold``.
         cases: what is trained on, one ``{"image": path, "label": path}`` a case. Callers such as MONAI Label override
             the list and leave `dataset_dir` as it is: where a case lies outside it, nothing that it says is repeated.
@@ -45,7 +47,8 @@ def provenance(
         :class:`~common.data.overlap.Contents` as ``contents`` where asked for.
 
     Raises:
-        InputError: for a folder that is no data set, or a split of other things than numbers.
+        InputError: for a folder that is no data set, or a split of other things than numbers, or of cases that the
+            data set does not list.
     """
     folder, content = read_dataset(dataset_dir)
     entries = content.get("training", [])
@@ -53,6 +56,9 @@ def provenance(
     if cases is not None and not all(_within(folder, case) for case in cases):
         # such a list was not dealt to folds here
         content, entries, split = {}, cases, {**(split or {}), "folds": None}
+        split.pop("cases", None)  # their numbers mean that other list
+    if split and split.get("cases") is not None and content:
+        split = {**split, "cases": _places(entries, split["cases"], str(dataset_dir))}
     sizes = []
     for entry in entries:
         for name in (entry["image"], entry["label"]):
@@ -79,14 +85,25 @@ def _collection(content: Mapping[str, Any]) -> str | None:
     return IRCADB if "ircadb" in said.lower() else None
 
 
-def _split(split: Mapping[str, Any]) -> dict[str, int | list[int] | None]:
+def _places(entries: Sequence[Mapping[str, Any]], cases: Any, source: str) -> list[int] | None:
+    """The places of `cases` in the list, None where these are all of it."""
+    places = case_places(entries, cases, source)
+    return places if len(places) < len(entries) else None
+
+
+def _split(split: Mapping[str, Any]) -> dict[str, Any]:
     """The split with every setting in one form, and without those that decide nothing."""
-    plain = {name: parse_integers(value, name) for name, value in split.items()}
+    parse = {"held_out": parse_planes}
+    plain = {name: parse.get(name, parse_integers)(value, name) for name, value in split.items()}
     for name in [name for name, value in plain.items() if name.endswith("folds") and value is None]:
         plain.pop(name[:-1], None)
         if name == "folds":
             plain.pop("seed", None)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return {name: _lists(value) for name, value in plain.items()}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _within(folder: Path, case: Mapping[str, Any]) -> bool:

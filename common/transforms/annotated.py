@@ -14,7 +14,7 @@ from monai.transforms.transform import Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..checks import InputError, problem
-from ..data.arguments import parse_integer, parse_integers, parse_optional_integer
+from ..data.arguments import parse_integer, parse_integers, parse_optional_integer, parse_planes
 from ..geometry.labels import labelled_slices
 from .source import source_of
 
@@ -93,7 +93,8 @@ class AnnotatedSlices(Transform):
     ============  ==========================================  ====================================================
     `folds` n     A without the planes of group `fold`        planes of group `fold`, less what "train" shows
     None, slices  A                                           every labelled voxel that is not on A
-    None, None    the label as it is                          the label as it is (other volumes are held out then)
+    `held_out`    the label without these planes              every labelled voxel on these planes
+    None of them  the label as it is                          the label as it is (other volumes are held out then)
     ============  ==========================================  ====================================================
 
     and part "all" shows A (with `slices`) or the label as it is. Where whole volumes are held out, which `volume_folds`
@@ -108,13 +109,17 @@ class AnnotatedSlices(Transform):
         ignore_index: label of unlabelled voxels; what is hidden becomes this.
         seed: decides which plane goes to which group (see :func:`split_slices`); the same in training and validation.
         volume_folds: number of folds that the volumes were dealt to, or None where each volume is in both parts.
+        held_out: the planes to hold out, indices from 0 for each array axis, such as ((), (), (12, 40)), of every
+            volume; or None. They are hidden whole, also where annotated planes of other axes cross them, so that a
+            dense label or a block can be held out by planes as well. Not together with `slices` or `folds`.
 
     Returns:
         the label, shape (1, D, H, W) and type as given.
 
     Raises:
-        InputError: for arguments out of range, more slices than annotated planes, fewer annotated planes than folds,
-            folds of planes that lie side by side or fill a block, or a part in which nothing is labelled.
+        InputError: for arguments out of range or that exclude each other, more slices than annotated planes, fewer
+            annotated planes than folds, folds of planes that lie side by side or fill a block, held-out planes beyond
+            the volume, or a part in which nothing is labelled.
     """
 
     def __init__(
@@ -126,11 +131,13 @@ class AnnotatedSlices(Transform):
         ignore_index: int = 3,
         seed: int = 0,
         volume_folds: int | None = None,
+        held_out: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.part, self.ignore_index, self.seed = part, int(ignore_index), int(seed)
         self.slices = parse_integers(slices, "slices")
         self.folds = parse_optional_integer(folds, "folds")
         self.fold = parse_integer(fold, "fold")
+        self.planes = parse_planes(held_out, "held_out")
         self.other_volumes = parse_optional_integer(volume_folds, "volume_folds") is not None
         if part not in _PARTS:
             raise InputError(
@@ -154,6 +161,20 @@ class AnnotatedSlices(Transform):
                     "change one of them, or give folds None to hold no slices out",
                 )
             )
+        if self.planes is not None and (self.slices is not None or self.folds is not None):
+            other = "slices" if self.slices is not None else "folds"
+            raise InputError(
+                problem(
+                    f"held_out and {other} {getattr(self, other)} were given",
+                    "planes are held out by their numbers (held_out), or by slices and folds, not both",
+                    "give slices None and folds None beside held_out (slice_folds, where a bundle calls it so)",
+                )
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the parts "train" and "held_out" of one volume differ."""
+        return not self.other_volumes and not (self.slices is None and self.folds is None and self.planes is None)
 
     def __call__(self, label: torch.Tensor) -> torch.Tensor:
         """Hide in `label`, shape (1, D, H, W), what does not belong to the part."""
@@ -181,7 +202,7 @@ class AnnotatedSlices(Transform):
                 problem(
                     f"nothing is labelled in the part '{self.part}' of {source_of(label)}",
                     "some labelled voxels must belong to it",
-                    "change slices, fold or folds",
+                    "change slices, fold and folds, or held_out",
                 )
             )
         hidden = torch.where(shown, values, torch.full_like(values, self.ignore_index))
@@ -190,9 +211,13 @@ class AnnotatedSlices(Transform):
     def _shown(self, values: torch.Tensor, source: str) -> torch.Tensor:
         """Mask, shape (1, D, H, W) or smaller where it broadcasts, of what the part shows."""
         everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=values.device)
-        if self.slices is None and (self.folds is None or self.part == "all"):
-            return everything
         if self.part == "held_out" and self.other_volumes:
+            return everything
+        if self.planes is not None and self.part != "all":
+            self._check_within(values, source)
+            hidden = _on(self.planes, values)
+            return hidden if self.part == "held_out" else ~hidden
+        if self.slices is None and (self.folds is None or self.part == "all"):
             return everything
         planes = self._planes(values, source)
         if self.folds is None or self.part == "all":
@@ -211,6 +236,18 @@ class AnnotatedSlices(Transform):
         seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold], strict=True)]
         kept = _on(seen, values)
         return kept if self.part == "train" else _on(groups[self.fold], values) & ~kept
+
+    def _check_within(self, values: torch.Tensor, source: str) -> None:
+        beyond = [max(planes, default=-1) >= size for planes, size in zip(self.planes, values.shape[1:], strict=True)]
+        if any(beyond):
+            raise InputError(
+                problem(
+                    f"held_out {[list(planes) for planes in self.planes]} was given and {source} has "
+                    f"{tuple(values.shape[1:])} planes",
+                    "planes are counted from 0 along each array axis",
+                    "give planes of this volume",
+                )
+            )
 
     def _planes(self, values: torch.Tensor, source: str) -> list[list[int]]:
         """The planes of A per axis."""
@@ -273,17 +310,21 @@ def _on(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
 
 
 class AnnotatedSlicesd(MapTransform):
-    """Dictionary form of :class:`AnnotatedSlices`.
+    """Dictionary form of :class:`AnnotatedSlices`, which can also hand over what training sees of a scored label.
 
     cicek2016unet3d section 4.
 
     Args:
         keys: labels, shape (1, D, H, W) each.
-        part, slices, fold, folds, ignore_index, seed, volume_folds: see :class:`AnnotatedSlices`.
+        part, slices, fold, folds, ignore_index, seed, volume_folds, held_out: see :class:`AnnotatedSlices`.
+        seeds_key: in part "held_out", put what part "train" shows of the (one) label under this key: the seeds of
+            methods that learn nothing and fill a volume up from its own slices. None: no such key. Other parts have
+            none.
         allow_missing_keys: pass over keys that a case does not have.
 
     Raises:
-        InputError: see :class:`AnnotatedSlices`.
+        InputError: see :class:`AnnotatedSlices`; a `seeds_key` where nothing of the volumes themselves is held out, so
+            that the seeds would be the answer, or that is one of the keys, or for several keys.
     """
 
     def __init__(
@@ -296,14 +337,42 @@ class AnnotatedSlicesd(MapTransform):
         ignore_index: int = 3,
         seed: int = 0,
         volume_folds: int | None = None,
+        held_out: Sequence[Sequence[int]] | None = None,
+        seeds_key: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.annotated = AnnotatedSlices(part, slices, fold, folds, ignore_index, seed, volume_folds)
+        common = (slices, fold, folds, ignore_index, seed, volume_folds, held_out)
+        self.annotated = AnnotatedSlices(part, *common)
+        self.seeds_key = seeds_key if part == "held_out" and str(seeds_key) not in ("None", "null", "") else None
+        self.seeds = AnnotatedSlices("train", *common)
+        if self.seeds_key is None:
+            return
+        if len(self.keys) != 1 or self.seeds_key in self.keys:
+            raise InputError(
+                problem(
+                    f"seeds_key {self.seeds_key!r} was given for the keys {', '.join(map(str, self.keys))}",
+                    "it must be a key of its own beside one label",
+                    "name another key, or one label",
+                )
+            )
+        if not self.annotated.holds_out:
+            raise InputError(
+                problem(
+                    f"seeds_key {self.seeds_key!r} was given and no slices of a volume are held out in it",
+                    "seeds are what is left of a label when some of its slices are held out to score; here they would "
+                    "be all that is scored",
+                    "give held_out, slices or slice_folds, and folds None; methods that start from slices can not "
+                    "segment volumes without any",
+                )
+            )
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, Any]:
         """Hide in every key's label what does not belong to the part."""
         shown = dict(data)
         for key in self.key_iterator(shown):
-            shown[key] = self.annotated(convert_to_tensor(shown[key], track_meta=get_track_meta()))
+            label = convert_to_tensor(shown[key], track_meta=get_track_meta())
+            if self.seeds_key is not None:
+                shown[self.seeds_key] = self.seeds(label)
+            shown[key] = self.annotated(label)
         return shown
