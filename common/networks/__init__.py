@@ -3,6 +3,7 @@
 from .blocks import DoubleConv, UpDoubleConv
 from .cascade import CascadedUNet3D
 from .liver_tumour import LiverTumourRAUNet
+from .planar import PlanarUNet
 from .ra_unet import RAUNet
 from .random25d import ProjectionUNet, RandomProjectionUNet
 from .residual import ResidualBlock
@@ -17,6 +18,7 @@ __all__ = [
     "DoubleConv",
     "IntensityThreshold",
     "LiverTumourRAUNet",
+    "PlanarUNet",
     "ProjectionUNet",
     "RAUNet",
     "RandomProjectionUNet",
