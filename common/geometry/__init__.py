@@ -8,6 +8,7 @@ from .contour import inner_contour
 from .grids import argmax_on_grid, first_argmax, read_window
 from .labels import check_labels, labelled_slices, split_ignore
 from .morphology import dilate, erode
+from .next_slice import RankedPlane, even_planes, random_planes, rank_planes
 from .otsu import otsu_body
 from .projection import (
     back_project,
@@ -28,6 +29,7 @@ __all__ = [
     "Box",
     "Component",
     "LabelledVoxels",
+    "RankedPlane",
     "argmax_on_grid",
     "at_least",
     "back_project",
@@ -46,6 +48,7 @@ __all__ = [
     "direction_angles",
     "enlarge",
     "erode",
+    "even_planes",
     "evaluate_bspline",
     "fill_holes",
     "first_argmax",
@@ -62,6 +65,8 @@ __all__ = [
     "pyramid_crop",
     "pyramid_crops",
     "ramp_filter",
+    "random_planes",
+    "rank_planes",
     "read_window",
     "resize_slices",
     "sample_positions",
