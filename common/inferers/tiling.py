@@ -51,7 +51,7 @@ class Tiling:
         overlap: fraction of a core that the next one covers again, for each axis.
         votes: None, or the exact number of cores that cover every voxel. They are as many tilings without overlap,
             each shifted by ``core / votes`` along all axes at once; they reach beyond the volume.
-        align: starts of cores are multiples of this many voxels.
+        align: starts of cores are multiples of this many voxels, for each axis.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Tiling:
         margin: Sequence[int],
         overlap: Sequence[float],
         votes: int | None,
-        align: int,
+        align: Sequence[int],
     ) -> None:
         self.extent, self.roi, self.margin = tuple(extent), tuple(roi), tuple(margin)
         self.core = tuple(length - 2 * lost for length, lost in zip(roi, margin))
@@ -73,22 +73,22 @@ class Tiling:
                     "enlarge roi_size or lessen context",
                 )
             )
-        if any(length < align or (votes is not None and length % align) for length in self.core):
+        if any(length < step or (votes is not None and length % step) for length, step in zip(self.core, align)):
             raise InputError(
                 problem(
-                    f"cores of {self.core} voxels, starting on multiples of {align}",
+                    f"cores of {self.core} voxels, starting on multiples of {tuple(align)}",
                     "a core holds at least `align` voxels, under `votes` a multiple of them",
                     "enlarge roi_size, or choose context so that the core is a multiple of align",
                 )
             )
         if votes is None:
             steps = [max(int(length * (1 - part)), 1) for length, part in zip(self.core, overlap)]
-            self.grids = [[tile_starts(*axis, align) for axis in zip(self.extent, self.core, steps)]]
+            self.grids = [[tile_starts(*axis) for axis in zip(self.extent, self.core, steps, align)]]
         else:
             self.grids = [
                 [
-                    tiling_starts(voxels, length, length * vote // votes // align * align)
-                    for voxels, length in zip(extent, self.core)
+                    tiling_starts(voxels, length, length * vote // votes // step * step)
+                    for voxels, length, step in zip(extent, self.core, align)
                 ]
                 for vote in range(votes)
             ]

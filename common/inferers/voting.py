@@ -61,9 +61,9 @@ class VotingInferer(Inferer):
         threshold: None gives each voxel its best class; a number gives every channel a mask by itself, 1 where its mean
             is at least `threshold` (under a majority: where more than half of the votes are at least `threshold`).
         context: voxels around every core that are read and whose scores are dropped, one number or one per axis.
-        align: cores start on multiples of this many voxels, the last may reach beyond the volume. With the stride of
-            its deepest level (8 for three poolings of 2) an unpadded network without tile statistics gives in windows
-            what it gives on the whole volume.
+        align: cores start on multiples of this many voxels, one number or one per axis; the last may reach beyond the
+            volume. With the stride of its deepest level (8 for three poolings of 2) an unpadded network without tile
+            statistics gives in windows what it gives on the whole volume.
         padding_mode: what lies beyond the volume: ``"reflect"``, ``"replicate"``, or ``"constant"`` 0. Inside it,
             windows always read their true neighbours.
         sw_batch_size: windows run at a time.
@@ -84,7 +84,7 @@ class VotingInferer(Inferer):
         activation: str | None = "softmax",
         threshold: float | None = None,
         context: int | Sequence[int] = 0,
-        align: int = 1,
+        align: int | Sequence[int] = 1,
         padding_mode: str = "reflect",
         sw_batch_size: int = 1,
         progress: bool = False,
@@ -102,7 +102,7 @@ class VotingInferer(Inferer):
         _require(votes is None or votes >= 1, "votes", votes, "None or at least 1")
         margins = context if isinstance(context, Sequence) else [context]
         _require(all(voxels >= 0 for voxels in margins), "context", context, "at least 0")
-        _require(align >= 1, "align", align, "at least 1")
+        _require(min(align if isinstance(align, Sequence) else [align]) >= 1, "align", align, "at least 1")
         _require(sw_batch_size >= 1, "sw_batch_size", sw_batch_size, "at least 1")
         unused = threshold is not None and vote == "mean" and output == "probabilities"
         _require(not unused, "threshold", threshold, "None where mean probabilities are the output")
@@ -206,8 +206,8 @@ class _Run:
         settings, volume = self.settings, self.volume
         self.size, self.learn, self.classes, self.windows = size, learn, None, 0
         margin = [lost + drop for lost, drop in zip(margin_of(roi, size), self.drop)]
-        overlap = ensure_tuple_rep(settings.overlap, len(roi))
-        self.tiling = Tiling(volume.shape[2:], roi, margin, overlap, settings.votes, settings.align)
+        overlap, align = (ensure_tuple_rep(given, len(roi)) for given in (settings.overlap, settings.align))
+        self.tiling = Tiling(volume.shape[2:], roi, margin, overlap, settings.votes, align)
         weight = None
         if settings.mode == "gaussian":
             weight = compute_importance_map(self.tiling.core, settings.mode, device=volume.device)

@@ -1,6 +1,7 @@
 """The voting inferer against a slow reference that goes voxel by voxel, and against MONAI's sliding window."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import SlidingWindowInferer
 
 from common.inferers import VotingInferer
+from common.networks.planar import PlanarUNet
 from common.networks.unet3d import UNet3D
 
 _MODES = {"reflect": "reflect", "replicate": "edge", "constant": "constant"}
@@ -21,28 +23,28 @@ def reference_starts(extent, core, overlap, votes, align):
         grids = []
         for vote in range(votes):
             axes = []
-            for voxels, length in zip(extent, core):
+            for voxels, length, step in zip(extent, core, align):
                 first = -(length * vote // votes)
-                while first % align:
+                while first % step:
                     first += 1
                 axes.append([start for start in range(first, voxels) if (start - first) % length == 0])
             grids.append(axes)
         return grids
     axes = []
-    for voxels, length in zip(extent, core):
+    for voxels, length, multiple in zip(extent, core, align):
         if voxels <= length:
             first = -((length - voxels) // 2)
-            while first % align:
+            while first % multiple:
                 first += 1
             axes.append([first])
             continue
         starts, step, last = [0], max(int(length * (1 - overlap)), 1), voxels - length
-        while step % align and step > align:
+        while step % multiple and step > multiple:
             step -= 1
-        while last % align:
+        while last % multiple:
             last += 1
         while starts[-1] + length < voxels:
-            starts.append(min(starts[-1] + max(step, align), last))
+            starts.append(min(starts[-1] + max(step, multiple), last))
         axes.append(starts)
     return [axes]
 
@@ -51,6 +53,7 @@ def reference(volume, networks, roi, lost, overlap=0.5, votes=None, mode="consta
               align=1, padding_mode="reflect", mask=None):  # fmt: skip
     """Means (or shares of votes) in double precision and labels, voxel by voxel over a padded copy of the volume."""
     extent = volume.shape[2:]
+    align = [align] * len(roi) if isinstance(align, int) else align
     core = [length - lost - 2 * context for length in roi]
     margin, pad = lost // 2 + context, max(roi) + lost
     weight = compute_importance_map(tuple(core), mode).numpy()
@@ -105,6 +108,8 @@ CASES = {
     "thin-constant": dict(shape=(1, 1, 2, 9, 7), padding_mode="constant"),
     "aligned": dict(align=4, shape=(1, 1, 9, 5, 17)),
     "aligned-votes": dict(align=2, votes=3, roi=(8, 6, 10), shape=(1, 1, 7, 5, 12)),
+    "aligned-axis-by-axis": dict(align=(4, 2, 1), roi=(10, 6, 3), shape=(1, 1, 9, 5, 7)),
+    "aligned-axis-by-axis-votes": dict(align=[2, 1, 4], votes=3, roi=(8, 5, 10), shape=(1, 1, 7, 5, 12), tell=True),
     "votes-4": dict(votes=4),
     "votes-3-padded": dict(votes=3, padded=True, context=1),
     "votes-1-thin": dict(votes=1, shape=(1, 1, 3, 11, 2)),
@@ -187,6 +192,25 @@ def test_aligned_windows_of_an_unpadded_unet_equal_the_whole_volume(settings):
     assert whole.std() > 0.01
     shifted = VotingInferer((56, 60, 52), output="probabilities", align=1, overlap=0.4)(volume, network)
     assert (shifted - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("axis, roi", [(2, (20, 22, 3)), (1, (20, 1, 24)), (0, (2, 26, 20))])
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_slices_of_a_planar_network_are_neither_lost_nor_read_twice(axis, roi, norm):
+    """Nothing is pooled across its slices: tiles of any number of them stand side by side."""
+    torch.manual_seed(0)
+    network = PlanarUNet(1, 3, (2, 4), norm, axis=axis).eval()
+    volume = volume_of(1, 1, 9, 7, 5, integer=False)
+    whole_size = [26 if across != axis else volume.shape[2 + across] for across in range(3)]
+    whole = VotingInferer(whole_size, 0.0, output="probabilities", align=network.stride)(volume, network)
+    inferer = VotingInferer(roi, 0.0, output="probabilities", align=network.stride)
+    if norm is None:
+        torch.testing.assert_close(inferer(volume, network), whole, atol=1e-5, rtol=1e-5)
+    labels = VotingInferer(roi, 0.0, align=network.stride)(volume, network)
+    assert labels.shape == volume.shape
+    inferer(volume, network)
+    core = network.output_size(roi)
+    assert inferer.windows == math.prod(-(-n // length) for n, length in zip(volume.shape[2:], core))
 
 
 @pytest.mark.parametrize("votes", [1, 2, 3, 4, 5])

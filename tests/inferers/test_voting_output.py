@@ -112,6 +112,8 @@ def shrunk(*lost):
         (lambda v: VotingInferer(8)(v, [shrunk(0, 0, 0), lambda w: w.expand(-1, 3, -1, -1, -1)]), "number of classes"),
         (lambda v: VotingInferer(8, context=4)(v, shrunk(0, 0, 0)), r"margin of \(4, 4, 4\).*enlarge roi_size"),
         (lambda v: VotingInferer(8, votes=2, align=3)(v, shrunk(0, 0, 0)), r"cores of \(8, 8, 8\).*multiple of align"),
+        (lambda v: VotingInferer(8, align=(4, 0, 1)), r"align=\(4, 0, 1\).*at least 1"),
+        (lambda v: VotingInferer(8, align=(4, 9, 1))(v, shrunk(0, 0, 0)), r"starting on multiples of \(4, 9, 1\)"),
         (lambda v: VotingInferer(8)(v, lambda w: w), "one output channel.*sigmoid"),
         (lambda v: VotingInferer(8)(v, lambda w: [w, w]), "returned list for 1 windows.*one tensor"),
         (lambda v: VotingInferer(8)(v, []), "at least one network"),
