@@ -51,8 +51,52 @@ def test_seed_decides_the_folds(folder):
 
 
 @pytest.mark.parametrize(
+    ("cases", "kept"),
+    [
+        (None, range(9)),
+        ("null", range(9)),
+        (3, [3]),
+        ("3", [3]),
+        ("case04", [4]),
+        ([5, 0], [0, 5]),
+        ("[5, 0, 5]", [0, 5]),
+        (["case07_nowhere"], None),
+        ("['case01_visit2', 0]", [0, 8]),
+        ("case01,case02", [1, 2]),
+    ],
+    ids=str,
+)
+def test_some_cases_of_the_list(folder, cases, kept):
+    if kept is None:
+        with pytest.raises(InputError, match="cases names 'case07_nowhere', which no entry of the training list"):
+            training_cases(folder, cases=cases)
+        return
+    found = [Path(case["label"]).name for case in training_cases(folder, cases=cases)]
+    assert found == [f"{NAMES[place]}.nii.gz" for place in kept]
+
+
+def test_folds_are_dealt_among_the_chosen_cases(folder):
+    chosen = ["case00", "case02", "case00_visit2"]
+    sides = [
+        [training_cases(folder, part, fold, 2, cases=chosen) for part in ("train", "validation")] for fold in (0, 1)
+    ]
+    for train, validation in sides:
+        assert {Path(case["image"]).name[:-7] for case in train + validation} == set(chosen)
+        assert len(train) + len(validation) == 3 and not _patients(train) & _patients(validation)
+    assert sides[0][0] == sides[1][1]
+    with pytest.raises(InputError, match="has 1 patients for 2 folds"):
+        training_cases(folder, folds=2, cases=["case00", 7])
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        ({"cases": 9}, "cases names 9, which no entry.*by its number, 0 to 8, or by one of the names case00, case01"),
+        ({"cases": -1}, "cases names -1, which no entry"),
+        ({"cases": []}, r"cases is \[\]: it must name at least one"),
+        ({"cases": "[]"}, r"cases is '\[\]': it must name at least one"),
+        ({"cases": "0,,1"}, "cases is '0,,1': it must name at least one"),
+        ({"cases": [0.5]}, "cases is 0.5: it must be a whole number"),
         ({"part": "test"}, "part is 'test': it must be one of train, validation, all"),
         ({"folds": 3, "fold": 3}, "fold is 3 of 3: it must be 0 to 2"),
         ({"folds": 3, "fold": -1}, "fold is -1 of 3"),
@@ -65,6 +109,16 @@ def test_seed_decides_the_folds(folder):
 def test_wrong_arguments(folder, arguments, text):
     with pytest.raises(InputError, match=text):
         training_cases(folder, **arguments)
+
+
+def test_two_cases_of_one_name(tmp_path):
+    folder = write_folder(tmp_path, ["a", "b"])
+    content = json.loads((folder / "dataset.json").read_text())
+    content["training"].append(content["training"][0])
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert len(training_cases(folder, cases=[0, 2])) == 2
+    with pytest.raises(InputError, match="cases names 'a', which several entries"):
+        training_cases(folder, cases="a")
 
 
 def test_no_training_entries(tmp_path):
@@ -151,6 +205,10 @@ def test_provenance_says_where_weights_come_from_and_names_no_patient(folder):
         ({"slice_fold": 1, "slice_folds": "None", "slices": "[7,5,21]"}, {"slice_folds": None, "slices": [7, 5, 21]}),
         ({"slices": (7, 5, 21)}, {"slices": [7, 5, 21]}),
         ({"slices": "null"}, {"slices": None}),
+        ({"held_out": "[[7,2],[],[4]]"}, {"held_out": [[2, 7], [], [4]]}),
+        ({"held_out": "None", "cases": None}, {"held_out": None, "cases": None}),
+        ({"cases": "[case02, 0]"}, {"cases": [0, 2]}),
+        ({"cases": list(range(9))}, {"cases": None}),
     ],
 )
 def test_a_split_is_told_in_one_form_without_what_decides_nothing(folder, given, kept):
@@ -160,7 +218,7 @@ def test_a_split_is_told_in_one_form_without_what_decides_nothing(folder, given,
 def test_provenance_repeats_nothing_of_a_folder_that_was_not_trained_on(folder, kidney, tmp_path):
     own, foreign = training_cases(kidney), training_cases(folder)
     assert provenance(kidney, cases=own) == provenance(kidney)
-    found = provenance(kidney, {"fold": 0, "folds": 3}, cases=foreign)
+    found = provenance(kidney, {"fold": 0, "folds": 3, "cases": ["case00"]}, cases=foreign)
     assert found == found | {
         "name": "unnamed",
         "licence": "not stated",

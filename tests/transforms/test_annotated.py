@@ -232,3 +232,105 @@ def test_arguments_out_of_range(options, text):
 def test_labels_that_do_not_fit(label, options, text):
     with pytest.raises(InputError, match=text):
         AnnotatedSlices(**options)(MetaTensor(label, meta={"filename_or_obj": "kidney.nii"}))
+
+
+PLANES = [[], [4], [3, 17]]
+
+
+def on_planes(planes, shape=SHAPE):
+    mask = torch.zeros(1, *shape, dtype=torch.bool)
+    for axis, of_axis in enumerate(planes, start=1):
+        for index in of_axis:
+            mask.select(axis, index)[:] = True
+    return mask
+
+
+@pytest.mark.parametrize("planes", [PLANES, "[[], [4], [17, 3, 3]]", ((), (4,), (3.0, 17))], ids=str)
+@pytest.mark.parametrize("source", [sparse((3, 2, 5)), dense()], ids=["slices", "dense"])
+def test_planes_held_out_by_number_are_hidden_whole(source, planes):
+    # (3, 2, 5) slices lie on 4, 12, 20 | 5, 15 | 3, 9, 16, 22, 28: plane 4 of axis 1 and 17 hold crossings only
+    train, held_out, every = (AnnotatedSlices(part, held_out=planes)(source) for part in ("train", "held_out", "all"))
+    mask = on_planes(PLANES)
+    assert torch.equal(every, source)
+    assert torch.equal(train, source.masked_fill(mask, 3)) and torch.equal(held_out, source.masked_fill(~mask, 3))
+
+
+def test_planes_of_other_volumes_are_shown():
+    source, planes = sparse(), PLANES
+    assert torch.equal(AnnotatedSlices("held_out", held_out=planes, volume_folds=2)(source), source)
+    train = AnnotatedSlices("train", held_out=planes, volume_folds=2)(source)
+    assert torch.equal(train, source.masked_fill(on_planes(planes), 3))
+
+
+@pytest.mark.parametrize("none", [None, "None", "null"])
+def test_no_planes_held_out(none):
+    for part in ("train", "held_out"):
+        assert torch.equal(AnnotatedSlices(part, held_out=none)(sparse()), sparse())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"held_out": [[], [5], [9]]}, {"folds": 3, "fold": 1}, {"slices": (2, 1, 3)}, {"slices": (3, 2, 5), "folds": 2}],
+    ids=str,
+)
+def test_seeds_are_what_training_sees(options):
+    source = MetaTensor(sparse((3, 2, 5)), meta={"filename_or_obj": "kidney.nii"})
+    shown = AnnotatedSlicesd("label", "held_out", seeds_key="seeds", **options)({"label": source})
+    assert torch.equal(shown["seeds"], AnnotatedSlices("train", **options)(source))
+    assert torch.equal(shown["label"], AnnotatedSlices("held_out", **options)(source))
+    assert shown["seeds"].meta["filename_or_obj"] == "kidney.nii" and shown["seeds"].dtype == source.dtype
+    assert not ((shown["seeds"] != 3) & (shown["label"] != 3)).any()
+    for part, key in (("train", "seeds"), ("all", "seeds"), ("held_out", None), ("held_out", "None")):
+        assert set(AnnotatedSlicesd("label", part, seeds_key=key, **options)({"label": source})) == {"label"}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"folds": 3, "volume_folds": 3}, "seeds_key 'seeds' was given and no slices of a volume are held out"),
+        ({}, "seeds_key 'seeds' was given and no slices.*would be all that is scored.*give held_out"),
+        ({"folds": 3, "keys": ("label", "other")}, "seeds_key 'seeds' was given for the keys label, other"),
+        ({"folds": 3, "keys": "seeds"}, "for the keys seeds: it must be a key of its own"),
+    ],
+)
+def test_seeds_that_would_be_the_answer(options, text):
+    with pytest.raises(InputError, match=text):
+        AnnotatedSlicesd(**{"keys": "label", "part": "held_out", "seeds_key": "seeds", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"held_out": [[1], [], []], "folds": 3}, "held_out and folds 3 were given.*not both.*give slices None"),
+        ({"held_out": [[1], [], []], "slices": (1, 1, 1)}, r"held_out and slices \(1, 1, 1\) were given"),
+        ({"held_out": [[], [], []]}, r"held_out is \[\[\], \[\], \[\]\]: it must be three lists.*not all empty"),
+        ({"held_out": [[-1], [], [2]]}, "held_out is .*counted from 0"),
+        ({"held_out": [3, 4, 5]}, r"held_out is \[3, 4, 5\]: it must be three lists"),
+        ({"held_out": [[1], [2]]}, "it must be three lists"),
+        ({"held_out": "first"}, "held_out is 'first': it must be three lists"),
+        ({"held_out": [[0.5], [], []]}, "held_out is 0.5: it must be a whole number"),
+    ],
+)
+def test_planes_that_can_not_be(options, text):
+    with pytest.raises(InputError, match=text):
+        AnnotatedSlices(**options)
+
+
+@pytest.mark.parametrize(
+    ("part", "planes", "text"),
+    [
+        (
+            "train",
+            [[24], [], []],
+            r"held_out \[\[24\], \[\], \[\]\] was given and 'kidney.nii' has \(24, 20, 32\) planes",
+        ),
+        ("held_out", [[0], [], []], "in the part 'held_out' of 'kidney.nii'.*or held_out"),
+        ("train", [[12], [10], []], "in the part 'train' of 'kidney.nii'"),
+    ],
+)
+def test_planes_that_do_not_fit_the_label(part, planes, text):
+    label = MetaTensor(sparse((1, 1, 0)), meta={"filename_or_obj": "kidney.nii"})  # planes 12 and 10
+    if planes == [[0], [], []]:
+        label[:, 0] = 3
+    with pytest.raises(InputError, match=text):
+        AnnotatedSlices(part, held_out=planes)(label)
