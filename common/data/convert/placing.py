@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-__all__ = ["place_image", "write_label"]
+__all__ = ["grid_header", "place_image", "write_label"]
 
 _GRID = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d")
 _GRID += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
@@ -38,10 +38,16 @@ def place_image(source: Path, target: Path, linked: bool) -> None:
     shutil.copyfile(source, target)
 
 
+def grid_header(header: nibabel.Nifti1Header) -> nibabel.Nifti1Header:
+    """A header with the grid of another, field for field, and nothing else of it."""
+    grid = nibabel.Nifti1Header()
+    for field in _GRID:
+        grid[field] = header[field]
+    return grid
+
+
 def write_label(labels: np.ndarray, image: SpatialImage, path: Path) -> None:
     """Write classes with the grid of the image, field for field, and nothing else of its header."""
-    header = nibabel.Nifti1Header()
-    for field in _GRID:
-        header[field] = image.header[field]
+    header = grid_header(image.header)
     header.set_data_dtype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(labels, None, header), path)
