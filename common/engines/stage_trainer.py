@@ -118,7 +118,8 @@ class StageTrainer(SupervisedTrainer):
         self._learning_rate = 0.0
         self._done = False
         self._before: list[str] = []
-        self._records, self._cost = StageRecords(self.stage, self.output_dir), StageCost(stage, self.output_dir)
+        self._records = StageRecords(self.stage, self.output_dir, may_end_early=self.patience is not None)
+        self._cost = StageCost(stage, self.output_dir)
         self._scaler_state: dict[str, Any] | None = None
         own = tuple(train_handlers or ())
         # taking a batch apart reads its loss, for which the host would wait at every iteration
@@ -262,7 +263,8 @@ class StageTrainer(SupervisedTrainer):
                 self._save_best(validated[0] if validated else "last epoch")
         if rank() == 0:
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
-            logger.info("stage '%s', epoch %d of %d: %s", self.stage, epoch, self.state.max_epochs, text)
+            left = self._records.time_left(self)
+            logger.info("stage '%s', epoch %d of %d (%s): %s", self.stage, epoch, self.state.max_epochs, left, text)
             self._save_resume()
             self._write_cost()
             self._records.add(self.history, self.evaluator.state.metrics if validated else {})
