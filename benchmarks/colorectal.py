@@ -30,9 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.checks import InputError  # noqa: E402
+from common.cli.folds import FoldRuns  # noqa: E402
 from common.cli.launch import check_package  # noqa: E402
 from common.cli.recipes import Recipe  # noqa: E402
-from common.cli.runs import Runs, execute  # noqa: E402
+from common.cli.runs import execute  # noqa: E402
 from common.files import atomic_path, read_json  # noqa: E402
 from common.metrics.comparison import Comparison  # noqa: E402
 from common.visualize.comparison import comparison_figure  # noqa: E402
@@ -51,7 +52,7 @@ METRICS = {
 NAMES = [ENSEMBLE, NO_CONTOUR, UNET]
 
 
-def recipes_of(runs: Runs, names: list[str]) -> list[Recipe]:
+def recipes_of(runs: FoldRuns, names: list[str]) -> list[Recipe]:
     """The recipes by these names."""
     # one stage gets the epochs of both
     epochs = int(runs.planned["locator_epochs"]) + int(runs.planned["epochs"])
@@ -63,12 +64,13 @@ def recipes_of(runs: Runs, names: list[str]) -> list[Recipe]:
     return [recipe for recipe in found if recipe.name in names]
 
 
-def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
+def collect(runs: FoldRuns, recipes: list[Recipe]) -> Comparison:
     """The scores of all folds that are done, and of the ensemble's members."""
     found = Comparison(METRICS)
-    done = [(recipe, fold) for recipe in recipes for fold in range(runs.folds) if runs.done(recipe, fold)]
+    pairs = [(recipe, fold) for recipe in recipes for fold in range(runs.folds)]
+    done = [(recipe, fold) for recipe, fold in pairs if runs.done(recipe, runs.variant(fold))]
     for recipe, fold in done:
-        folder = runs.folder(recipe, fold)
+        folder = runs.folder(recipe, runs.variant(fold))
         # of a network that sees the whole volume both would be 1
         told = [] if recipe.name == UNET else read_json(folder / "stages.json")["cases"]
         regions = {case["case"]: {name: case.get(name) for name in ("roi_recall", "roi_share")} for case in told}
@@ -78,7 +80,11 @@ def collect(runs: Runs, recipes: list[Recipe]) -> Comparison:
                 scores |= {name: value for name, value in regions.get(row["case"], {}).items() if value is not None}
                 found.add(recipe.name, row["case"], scores, fold=fold, status=row["status"])
     for recipe, fold in done:
-        for row in read_json(runs.folder(recipe, fold) / "stages.json")["scores"] if recipe.name == ENSEMBLE else ():
+        for row in (
+            read_json(runs.folder(recipe, runs.variant(fold)) / "stages.json")["scores"]
+            if recipe.name == ENSEMBLE
+            else ()
+        ):
             if row["network"] != ENSEMBLE:
                 scores = {name: row[name] for name in ("assd_mm", "hd95_mm") if row[name] is not None}
                 scores["dice"] = math.nan if row["dice_percent"] is None else row["dice_percent"] / 100
@@ -91,7 +97,7 @@ def member(name: str) -> str:
     return f"{name} alone"
 
 
-def report(runs: Runs, recipes: list[Recipe], failures: dict[str, str]) -> str:
+def report(runs: FoldRuns, recipes: list[Recipe], failures: dict[str, str]) -> str:
     """Write table, CSV file and picture, and return the table."""
     found = collect(runs, recipes)
     if not found.rows:
@@ -132,9 +138,9 @@ def report(runs: Runs, recipes: list[Recipe], failures: dict[str, str]) -> str:
     return text
 
 
-def minutes(runs: Runs, recipe: Recipe) -> str:
+def minutes(runs: FoldRuns, recipe: Recipe) -> str:
     """How long the folds took to train, of those that were trained in one go."""
-    files = [runs.folder(recipe, fold) / "trained.json" for fold in range(runs.folds)]
+    files = [runs.folder(recipe, runs.variant(fold)) / "trained.json" for fold in range(runs.folds)]
     told = [read_json(file) for file in files if file.is_file()]
     whole = [one["seconds"] / 60 for one in told if not one["resumed"]]
     return ", ".join(f"{one:.1f}" for one in whole)
@@ -157,11 +163,12 @@ def main() -> int:
     given = dict(pair.split("=", 1) for pair in options.set)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     check_package()
-    runs = Runs(BUNDLE, options.out, options.data, options.folds, overlays, given, options.jobs)
+    runs = FoldRuns(BUNDLE, options.out, options.data, options.folds, overlays, given, options.jobs)
     recipes = recipes_of(runs, options.recipes or NAMES)
-    runs.check(recipes)
+    variants = [runs.variant(fold) for fold in range(runs.folds)]
+    runs.check(recipes, variants)
     # fold by fold, so that a run that is cut short has every recipe on the same cases
-    tasks = [(recipe, fold) for fold in range(runs.folds) for recipe in recipes if not runs.done(recipe, fold)]
+    tasks = [(recipe, one) for one in variants for recipe in recipes if not runs.done(recipe, one)]
     print(f"{len(tasks)} of {runs.folds * len(recipes)} runs to do; logs are in {runs.out}", flush=True)
     failures = execute(runs, tasks)
     print(report(runs, recipes, failures))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from . import rules_agree, rules_code, rules_files, rules_ids
 from .bundle import Bundle, open_bundle
+from .experiments import experiments
 
 __all__ = ["RULES", "Finding", "Rule", "lint"]
 
@@ -60,6 +61,7 @@ RULES = (
     Rule("dead", rules_ids.dead_ids),
     Rule("overlays", rules_ids.overlay_ids),
     Rule("rivals", rules_ids.rivals),
+    Rule("experiments", experiments),
     Rule("macros", rules_ids.macros),
     Rule("hidden", rules_ids.hidden_code),
     Rule("initialize", rules_ids.initialize),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fire
 from rich.console import Console
@@ -18,8 +16,9 @@ from ..checks import InputError, WeightsError, parse_flag, problem
 from .converters import convert
 from .demo import demo_rivals, demo_steps, tell_demo
 from .device import check_device
-from .launch import bundle_command, check_package, keep_memory, launch
-from .locate import config_file, describe, find_bundle, finds_itself, known_bundles
+from .launch import check_package, keep_memory
+from .locate import describe, find_bundle, known_bundles
+from .words import check_known, config_files, ids_of, quoted, refuse, run_line, split_names
 
 __all__ = ["Volseg", "main"]
 
@@ -43,7 +42,7 @@ class Volseg:
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*row.values())
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        _console().print(table)
         return 0
 
     def train(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
@@ -56,7 +55,7 @@ class Volseg:
             verbose: show whole tracebacks.
             overrides: config entries by name.
         """
-        return _run(name, _TRAIN, rest, overlays, verbose, overrides)
+        return run_line(name, _TRAIN, rest, overlays, verbose, overrides)
 
     def evaluate(self, name: str, *rest: str, overlays: str = "", verbose: str = "false", **overrides: str) -> int:
         """Score a bundle's weights on the cases held out; tables and pictures go to output_dir.
@@ -68,7 +67,7 @@ class Volseg:
             verbose: show whole tracebacks.
             overrides: config entries by name.
         """
-        return _run(name, _EVALUATE, rest, overlays, verbose, overrides)
+        return run_line(name, _EVALUATE, rest, overlays, verbose, overrides)
 
     def predict(
         self,
@@ -96,7 +95,7 @@ class Volseg:
         # a shell hands over a glob as the files that it stands for
         source = inputs[0] if len(inputs) == 1 else str(list(inputs))
         places = {"dataset_dir": source, **({"output_dir": out} if out else {})}
-        return _run(name, _PREDICT, (), overlays, verbose, {**places, **overrides})
+        return run_line(name, _PREDICT, (), overlays, verbose, {**places, **overrides})
 
     def demo(
         self, name: str, *rest: str, out: str = "", rivals: str = "", verbose: str = "false", **overrides: str
@@ -113,7 +112,7 @@ class Volseg:
             verbose: show whole tracebacks.
             overrides: config entries by name, for those of the runs that have them.
         """
-        _refuse(rest)
+        refuse(rest)
         began = time.perf_counter()
         bundle = find_bundle(name)
         folder = Path(out or Path("demo") / bundle.name)
@@ -126,15 +125,15 @@ class Volseg:
             print(f"So that a CPU trains faster: export {keep_memory()}")
         recipes = demo_rivals(bundle, rivals)
         steps = demo_steps(bundle, folder, recipes)
-        ids = [_ids(_configs(bundle, step.configs)) for step in steps]
-        _check_known(overrides, {key: value for one in reversed(ids) for key, value in one.items()})
+        ids = [ids_of(config_files(bundle, step.configs)) for step in steps]
+        check_known(overrides, {key: value for one in reversed(ids) for key, value in one.items()})
         for step, known in zip(steps, ids, strict=True):
-            _check_known(step.settings, known)
+            check_known(step.settings, known)
         for step, known in zip(steps, ids, strict=True):
             chosen = {key: value for key, value in overrides.items() if key in known and key not in step.own}
             print()
             base, overlays = step.configs[: step.base], ",".join(step.configs[step.base :])
-            if status := _run(str(bundle), base, (), overlays, verbose, {**step.places, **chosen, **step.settings}):
+            if status := run_line(str(bundle), base, (), overlays, verbose, {**step.places, **chosen, **step.settings}):
                 return status
         tell_demo(bundle, folder, recipes, time.perf_counter() - began)
         return 0
@@ -169,13 +168,53 @@ class Volseg:
         """
         from .compare import compare  # here, since it brings torch and MONAI
 
-        _refuse(rest)
+        refuse(rest)
         bundle = find_bundle(name)
         if "device" in overrides:
             check_device(str(overrides["device"]))
         check_package()
         folder = Path(out or Path("compare") / bundle.name)
-        return compare(bundle, folder, recipes, _split(overlays), folds, runs, jobs, overrides)
+        return compare(bundle, folder, recipes, split_names(overlays), folds, runs, jobs, overrides)
+
+    def reproduce(
+        self,
+        name: str,
+        *experiments: str,
+        recipes: str = "",
+        folds: str = "",
+        volumes: str = "",
+        overlays: str = "",
+        out: str = "",
+        jobs: str = "1",
+        **overrides: str,
+    ) -> int:
+        """Run experiments of a bundle's paper, and write its tables with the paper's figures beside.
+
+        Without an experiment those that there are are listed. The same line goes on where it was stopped.
+
+        Args:
+            name: a bundle's name or folder.
+            experiments: their names, or all.
+            recipes: the columns that are run, by their names in the table: 3D with BN,interpolation; all by default.
+            folds: number of folds, for data with fewer volumes than the paper's.
+            volumes: number of volumes, for an experiment that has a column for each.
+            overlays: configs laid over train.json for every run, in order: small,demo.
+            out: where weights, logs, scores and tables go; reproduce/NAME by default.
+            jobs: processes at a time, which share the cores.
+            overrides: config entries by name, for every run.
+        """
+        from .reproduce import list_experiments, reproduce  # here, since it brings torch and MONAI
+
+        bundle = find_bundle(name)
+        if not experiments:
+            list_experiments(bundle, _console())
+            return 0
+        if "device" in overrides:
+            check_device(str(overrides["device"]))
+        check_package()
+        folder, options = Path(out or Path("reproduce") / bundle.name), {"folds": folds, "volumes": volumes}
+        chosen = [part.strip() for part in recipes.split(",") if part.strip()]
+        return reproduce(bundle, folder, experiments, chosen, split_names(overlays), jobs, options, overrides)
 
     def lint(self, name: str, *rest: str, **unknown: str) -> int:
         """Check a bundle as the gate does; every finding is a line.
@@ -187,7 +226,7 @@ class Volseg:
         """
         from ..bundling.lint import lint  # here, since it brings torch and MONAI, seconds that no other command needs
 
-        _refuse([*rest, *(f"--{option}" for option in unknown)])
+        refuse([*rest, *(f"--{option}" for option in unknown)])
         findings = list(lint(find_bundle(name)))
         for finding in findings:
             print(finding)
@@ -215,14 +254,14 @@ class Volseg:
         """
         from ..bundling.pack import pack  # here, since it brings torch and MONAI, seconds that no other command needs
 
-        _refuse(rest)
+        refuse(rest)
         if unknown:
             came = f"'--{next(iter(unknown))}' is not understood"
             rule = "weights are packed with the overlays that they were trained under, and no other settings"
             remedy = "put those into an overlay, a JSON in configs/ that docs/README.md names"
             raise InputError(problem(came, rule, remedy))
         unweighted = parse_flag(without_weights, "without_weights")
-        for path in pack(find_bundle(name), out, without_weights=unweighted, overlays=_split(overlays)):
+        for path in pack(find_bundle(name), out, without_weights=unweighted, overlays=split_names(overlays)):
             print(f"wrote {os.path.relpath(path)}")
         return 0
 
@@ -245,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(words) > 1 and words[-1] in ("-h", "--help"):
         words = [words[0], "--", "--help"]  # fire would take it for one more override
     else:
-        words = words[:1] + [_quoted(word) for word in words[1:]]
+        words = words[:1] + [quoted(word) for word in words[1:]]
     try:
         status = fire.Fire(Volseg(), command=words, name="volseg", serialize=lambda _: None)
     except (InputError, WeightsError) as error:
@@ -254,79 +293,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _quoted(word: str) -> str:
-    """A word that fire reads as text: values go on to MONAI as they were typed, and it reads them, once."""
-    if not re.match(r"--?[A-Za-z_]", word):
-        return repr(word)
-    flag, equals, value = word.partition("=")
-    return f"{flag}={value!r}" if equals else flag
-
-
-def _run(
-    name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]
-) -> int:
-    _refuse(rest)
-    bundle = find_bundle(name)
-    configs = _configs(bundle, [*base, *_split(overlays)])
-    if not finds_itself(bundle):
-        overrides = {"bundle_root": str(bundle), **overrides}
-    _check_known(overrides, _ids(configs))
-    if "device" in overrides:
-        check_device(str(overrides["device"]))
-    check_package()
-    return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
-
-
-def _configs(bundle: Path, names: Sequence[str]) -> list[Path]:
-    return [config_file(bundle, name) for name in names]
-
-
-def _ids(configs: Sequence[Path]) -> dict[str, Any]:
-    from monai.bundle import (
-        ConfigParser,
-    )  # here and below, since MONAI takes seconds that "list" and "--help" need not wait
-
-    from ..bundling.ids import config_ids
-
-    try:
-        return config_ids(ConfigParser.load_config_files([str(path) for path in configs]))
-    except KeyError as error:  # MONAI's word for a nested id whose parent is not there
-        names = " + ".join(path.name for path in configs)
-        absent = str(error.args[0]).rpartition(" ")[2]
-        raise InputError(
-            problem(
-                f"{names} do not fit together: one of them changes something in '{absent}', which is not there",
-                "an overlay is laid over a config that has what it changes",
-                "leave that overlay out; some are for training alone",
-            )
-        ) from error
-
-
-def _check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
-    """MONAI takes an override that answers to nothing without a word; here it is an error with the nearest entry."""
-    from ..bundling.ids import check_overrides
-
-    if "config_file" in overrides:
-        raise InputError(
-            problem(
-                "--config_file was given",
-                "volseg names the bundle's own configs",
-                "lay others over: --overlays FILE.json",
-            )
-        )
-    check_overrides(ids, overrides)
-
-
-def _refuse(rest: Sequence[str]) -> None:
-    if rest:
-        raise InputError(
-            problem(
-                f"'{rest[0]}' is not understood",
-                "everything after the names is --name value",
-                "write it as an option; see --help",
-            )
-        )
-
-
-def _split(names: str) -> list[str]:
-    return [part for part in (word.strip(" []'\"") for word in str(names).split(",")) if part]
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120)

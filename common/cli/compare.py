@@ -8,11 +8,12 @@ from typing import Any
 
 from ..checks import InputError, problem
 from ..data.arguments import parse_optional_integer
+from .folds import FoldRuns
 from .recipe_table import read_result, write_table
 from .recipes import PAPER, Recipe, parse_recipes
-from .runs import Runs, execute
+from .runs import Runs, Variant, execute
 
-__all__ = ["compare"]
+__all__ = ["compare", "kept_settings", "missing_runs", "positive", "shared_settings"]
 
 
 def compare(
@@ -34,7 +35,7 @@ def compare(
         out: where weights, logs, scores and the table go.
         recipes: see :func:`~common.cli.recipes.parse_recipes`; by default ``paper`` and the ``rivals`` of the configs.
         overlays: configs laid over ``train.json`` for every recipe.
-        folds: number of folds; the configs' by default.
+        folds: number of folds that the cases are split into; the configs' by default, of cases or else of slices.
         runs: number of runs of each recipe; one a fold by default.
         jobs: processes at a time.
         overrides: config entries for every recipe; ``dataset_dir`` among them is a Decathlon folder.
@@ -49,12 +50,12 @@ def compare(
     data = given.pop("dataset_dir", None)
     if "rivals" in given:
         raise InputError(problem("--rivals was given", "recipes to compare have an option", "write --recipes A,B"))
-    plan = Runs(bundle, out, data, _number(folds, "folds"), overlays, given, _number(jobs, "jobs") or 1)
-    number = _number(runs, "runs") or plan.folds
+    plan = FoldRuns(bundle, out, data, positive(folds, "folds"), overlays, given, positive(jobs, "jobs") or 1)
+    variants = [plan.variant(number) for number in range(positive(runs, "runs") or plan.folds)]
     chosen = parse_recipes(recipes or [PAPER, *plan.planned.get("rivals", ())])
-    plan.check(chosen)
+    plan.check(chosen, variants)
     # run by run, so that a comparison that is cut short has every recipe on the same cases
-    pairs = [(recipe, count) for count in range(number) for recipe in chosen]
+    pairs = [(recipe, variant) for variant in variants for recipe in chosen]
     tasks = [pair for pair in pairs if not plan.done(*pair)]
     print(f"{len(tasks)} of {len(pairs)} runs to do; logs are in {plan.out}", flush=True)
     try:
@@ -62,33 +63,53 @@ def compare(
     except KeyboardInterrupt:
         print("stopped; the same line goes on from here")
         return 130
-    print(f"\n{_report(plan, chosen, number, failures)}")
+    print(f"\n{_report(plan, chosen, variants, failures)}")
     for path in sorted(plan.out.glob("table.*")):
         print(f"Written: {path}")
     return 1 if failures else 0
 
 
-def _report(plan: Runs, recipes: Sequence[Recipe], number: int, failures: Mapping[str, str]) -> str:
-    done = [(recipe, count) for recipe in recipes for count in range(number) if plan.done(recipe, count)]
-    results = [read_result(plan.folder(*one), one[0].name, plan.folder(*one).name) for one in done]
-    settings = " ".join(f"{name}={value}" for name, value in plan.given.items()) or "none"
+def _report(plan: FoldRuns, recipes: Sequence[Recipe], variants: Sequence[Variant], failures: Mapping[str, str]) -> str:
+    done = [(recipe, variant) for recipe in recipes for variant in variants if plan.done(recipe, variant)]
+    results = [read_result(plan.folder(*one), one[0].name, one[1].folder) for one in done]
+    folds = f"{plan.folds} folds" + (" of the annotated slices" if plan.of_slices else "")
+    remarks = [
+        f"{shared_settings(plan)} A run holds out one of {folds}; runs share their training cases, so the deviation is "
+        "not that of independent trainings.",
+        kept_settings(plan, recipes),
+        missing_runs(failures),
+    ]
     data = plan.data.name if plan.data else "the data of its configs"
+    return write_table(results, plan.out, f"Recipes of `{plan.bundle.name}` on {data}", remarks)
+
+
+def shared_settings(plan: Runs) -> str:
+    """What all recipes of a table were given."""
+    settings = " ".join(f"{name}={value}" for name, value in plan.given.items()) or "none"
+    return f"Overlays of all recipes: {', '.join(plan.overlays) or 'none'}. Settings: {settings}."
+
+
+def kept_settings(plan: Runs, recipes: Sequence[Recipe]) -> str:
+    """What was given for all recipes and some of them have as their own; empty where there is none."""
     kept = [
         f"- {recipe.name}: " + ", ".join(f"{name}={value}" for name, value in own.items())
         for recipe in recipes
         if (own := plan.kept(recipe))
     ]
-    remarks = [
-        f"Overlays of all recipes: {', '.join(plan.overlays) or 'none'}. Settings: {settings}. A run holds out one of "
-        f"{plan.folds} folds; runs share their training cases, so the deviation is not that of independent trainings.",
-        "Not as given for all, but as the recipe itself has it:\n\n" + "\n".join(kept) if kept else "",
-        "Missing:\n\n" + "\n".join(f"- {name}: {error}" for name, error in failures.items()) if failures else "",
-    ]
-    return write_table(results, plan.out, f"Recipes of `{plan.bundle.name}` on {data}", remarks)
+    return "Not as given for all, but as the recipe itself has it:\n\n" + "\n".join(kept) if kept else ""
 
 
-def _number(value: str | None, name: str) -> int | None:
-    """A whole number from 1 on, or None where none was given."""
+def missing_runs(failures: Mapping[str, str]) -> str:
+    """Why runs are missing, by their names; empty where none is."""
+    return "Missing:\n\n" + "\n".join(f"- {name}: {error}" for name, error in failures.items()) if failures else ""
+
+
+def positive(value: str | None, name: str) -> int | None:
+    """A whole number from 1 on, or None where none was given.
+
+    Raises:
+        InputError: for anything else.
+    """
     number = parse_optional_integer(value, name)
     if number is not None and number < 1:
         raise InputError(problem(f"{name} is {number}", "it must be 1 or more", f"pass for example --{name} 1"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checks import InputError, problem
 
-__all__ = ["PAPER", "Recipe", "parse_recipes"]
+__all__ = ["PAPER", "Recipe", "folder_name", "parse_recipes"]
 
 PAPER = "paper"
 
@@ -25,7 +25,16 @@ class Recipe:
     @property
     def folder(self) -> str:
         """Its name as that of a folder."""
-        return re.sub(r"\W+", "_", self.name.lower())
+        return folder_name(self.name)
+
+
+def folder_name(name: str) -> str:
+    """A name as that of a folder: small letters, digits and underscores.
+
+    >>> folder_name("3D U-Net, BN")
+    '3d_u_net_bn'
+    """
+    return re.sub(r"\W+", "_", name.lower())
 
 
 def parse_recipes(names: str | Sequence[str]) -> list[Recipe]:

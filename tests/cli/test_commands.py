@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import commands, demo, locate
+from common.cli import demo, locate
+from common.cli import words as words_of_cli
 from common.cli.commands import main
 
 NAME = "unet3d_sparse"
@@ -23,7 +24,9 @@ def launched(monkeypatch) -> list[list[str]]:
     """The argument lists that would have run; nothing runs."""
     lines: list[list[str]] = []
     monkeypatch.setattr(
-        commands, "launch", lambda command, verbose: lines.append([*command, *(["verbose"] if verbose else [])]) or 0
+        words_of_cli,
+        "launch",
+        lambda command, verbose: lines.append([*command, *(["verbose"] if verbose else [])]) or 0,
     )
     return lines
 
@@ -122,7 +125,7 @@ def rivals(here, tmp_path, monkeypatch) -> Path:
     (bundle / "configs" / "demo.json").write_text(json.dumps(listed))
     (bundle / "configs" / "wide.json").write_text('{"widths": [9, 9]}')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "check_package", lambda: None)
+    monkeypatch.setattr(words_of_cli, "check_package", lambda: None)
     return bundle
 
 
@@ -207,7 +210,7 @@ def test_refused_before_anything_runs(here, launched, capsys, words, text):
 
 
 def test_the_status_of_the_run_is_passed_on(here, monkeypatch):
-    monkeypatch.setattr(commands, "launch", lambda command, verbose: 7)
+    monkeypatch.setattr(words_of_cli, "launch", lambda command, verbose: 7)
     assert main(["train", NAME]) == 7
     assert main(["demo", NAME]) == 7
 

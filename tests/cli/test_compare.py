@@ -18,9 +18,9 @@ from common.checks import InputError
 from common.cli import runs as machinery
 from common.cli.commands import main
 from common.cli.compare import compare
+from common.cli.folds import FoldRuns
 from common.cli.recipe_table import read_result, write_table
 from common.cli.recipes import Recipe, parse_recipes
-from common.cli.runs import Runs
 
 TRAIN = {"recipe": "paper", "dataset_dir": "x", "epochs": 9, "seed": 5, "fold": 0, "folds": 3, "batch_size": 1}
 TRAIN |= {
@@ -58,7 +58,8 @@ if "evaluate" not in config:
     (out / "training.json").write_text(json.dumps(record))
     (out / "resume_model.pt").touch()
 else:
-    dice = int(told.get("epochs", 9)) / 10 + int(told["fold"]) / 100
+    fold = int(told.get("fold", told.get("slice_fold", 0)))
+    dice = int(told.get("epochs", 9)) / 10 + fold / 100
     groups = {"vessel": {"dice": {"mean": dice}, "hd95_mm": {"mean": None}}, "all classes": {"dice": {"mean": dice}}}
     (out / "metrics.json").write_text(json.dumps({"summary": groups, "failed": [], "cases": []}))
 """
@@ -216,7 +217,7 @@ def test_an_interrupt_stops_the_processes_and_the_same_line_goes_on(bundle, tmp_
         ({"overrides": {"fold": "1"}}, "'fold' was set for paper: each run .* its own.*leave it out"),
         ({"recipes": "paper:output_dir=x"}, "'output_dir' was set for paper:output_dir=x"),
         ({"overrides": {"rivals": "wide"}}, "--rivals was given.*write --recipes A,B"),
-        ({"folds": "1"}, "folds is 1 .* two folds or more"),
+        ({"folds": "1"}, "folds is 1: .* two folds or more"),
         ({"folds": "some"}, "folds is 'some'.*whole number"),
         ({"runs": "0"}, "runs is 0: it must be 1 or more"),
         ({"jobs": "0"}, "jobs is 0: it must be 1 or more"),
@@ -239,15 +240,33 @@ def test_other_settings_want_another_folder(bundle, tmp_path):
 def test_a_bundle_without_folds_wants_a_number(bundle, tmp_path):
     (bundle / "configs" / "train.json").write_text(json.dumps({**TRAIN, "folds": None}))
     with pytest.raises(InputError, match="folds is None.*pass for example --folds 4"):
-        Runs(bundle, tmp_path)
-    assert Runs(bundle, tmp_path, folds=2).folds == 2
+        FoldRuns(bundle, tmp_path)
+    assert FoldRuns(bundle, tmp_path, folds=2).folds == 2
+
+
+@pytest.mark.parametrize("given", [{}, {"slice_folds": "2"}], ids=["config", "given"])
+def test_folds_of_annotated_slices_where_cases_are_not_dealt_to_folds(bundle, tmp_path, given):
+    slices = {"slice_fold": 0, "slice_folds": 3}
+    (bundle / "configs" / "train.json").write_text(json.dumps({**TRAIN, "folds": None, **slices}))
+    out = tmp_path / "out"
+    assert compare(bundle, out, "paper", overrides=given) == 0
+    count = int(given.get("slice_folds", 3))
+    names = ["folds", "slice_fold", "slice_folds"]
+    told = [[told[name] for name in names] for config, told in lines(out) if config == "train"]
+    assert told == [["None", str(fold), str(count)] for fold in range(count)]
+    assert not any("fold" in told for _, told in lines(out))
+    assert f"one of {count} folds of the annotated slices;" in (out / "table.md").read_text()
+    with pytest.raises(InputError, match="'slice_fold' was set for paper:slice_fold=1: each run"):
+        compare(bundle, out, "paper:slice_fold=1", overrides=given)
+    with pytest.raises(InputError, match=f"holds runs of .*'folds': {count}, 'of': 'slices'.*not .*'folds': 2, "):
+        compare(bundle, out, "paper", folds="2", overrides={})
 
 
 def test_jobs_share_the_cores(bundle, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert Runs(bundle, tmp_path, jobs=3)._environment["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in Runs(bundle, tmp_path)._environment
+    assert FoldRuns(bundle, tmp_path, jobs=3)._environment["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in FoldRuns(bundle, tmp_path)._environment
 
 
 def test_the_command_hands_on_what_was_typed(bundle, tmp_path, monkeypatch, repository):
@@ -263,10 +282,10 @@ def test_the_command_hands_on_what_was_typed(bundle, tmp_path, monkeypatch, repo
 
 
 def test_the_log_holds_the_line(bundle, tmp_path):
-    plan = Runs(bundle, tmp_path / "out", folds=2)
+    plan = FoldRuns(bundle, tmp_path / "out", folds=2)
     (recipe,) = parse_recipes("wide")
-    plan.run(recipe, 1)
-    assert (plan.folder(recipe, 1) / "train.log").read_text().startswith("$ python ")
+    plan.run(recipe, plan.variant(1))
+    assert (plan.folder(recipe, plan.variant(1)) / "train.log").read_text().startswith("$ python ")
 
 
 def test_what_only_serves_to_go_on_does_not_stay(bundle, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.checks import InputError
-from common.cli import commands
+from common.cli import words as words_of_cli
 from common.cli.commands import main
 from common.cli.device import check_device
 
@@ -28,7 +28,7 @@ def gpus(monkeypatch):
 @pytest.mark.parametrize("words", [["train", NAME], ["evaluate", NAME], ["predict", NAME, "volumes"], ["demo", NAME]])
 def test_the_launcher_runs_nothing_on_a_device_that_is_not_here(words, repository, monkeypatch, capsys, gpus):
     monkeypatch.chdir(repository)
-    monkeypatch.setattr(commands, "launch", lambda *_: pytest.fail("the run was started"))
+    monkeypatch.setattr(words_of_cli, "launch", lambda *_: pytest.fail("the run was started"))
     gpus(0)
     assert main([*words, "--device", "cuda"]) == 2
     told = capsys.readouterr().err

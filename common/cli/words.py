@@ -1,0 +1,121 @@
+"""The words of a command line, and the line of MONAI that a command stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checks import InputError, parse_flag, problem
+from .device import check_device
+from .launch import bundle_command, check_package, launch
+from .locate import config_file, find_bundle, finds_itself
+
+__all__ = ["check_known", "config_files", "ids_of", "quoted", "refuse", "run_line", "split_names"]
+
+
+def quoted(word: str) -> str:
+    """A word that fire reads as text: values go on to MONAI as they were typed, and it reads them, once."""
+    if not re.match(r"--?[A-Za-z_]", word):
+        return repr(word)
+    flag, equals, value = word.partition("=")
+    return f"{flag}={value!r}" if equals else flag
+
+
+def run_line(
+    name: str, base: Sequence[str], rest: Sequence[str], overlays: str, verbose: str, overrides: dict[str, str]
+) -> int:
+    """Run the line of a command.
+
+    Args:
+        name: a bundle's name or folder.
+        base: names of the configs that the command stands for.
+        rest: words that are no options; none is understood.
+        overlays: names of configs laid over, separated by commas.
+        verbose: show whole tracebacks.
+        overrides: config entries by name.
+
+    Returns:
+        the exit status.
+
+    Raises:
+        InputError: for what no run could use.
+    """
+    refuse(rest)
+    bundle = find_bundle(name)
+    configs = config_files(bundle, [*base, *split_names(overlays)])
+    if not finds_itself(bundle):
+        overrides = {"bundle_root": str(bundle), **overrides}
+    check_known(overrides, ids_of(configs))
+    if "device" in overrides:
+        check_device(str(overrides["device"]))
+    check_package()
+    return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
+
+
+def config_files(bundle: Path, names: Sequence[str]) -> list[Path]:
+    """The files of configs by their names."""
+    return [config_file(bundle, name) for name in names]
+
+
+def ids_of(configs: Sequence[Path]) -> dict[str, Any]:
+    """Every id of configs that are laid over each other, with what it holds.
+
+    Raises:
+        InputError: when they do not fit together.
+    """
+    from monai.bundle import (
+        ConfigParser,
+    )  # here and below, since MONAI takes seconds that "list" and "--help" need not wait
+
+    from ..bundling.ids import config_ids
+
+    try:
+        return config_ids(ConfigParser.load_config_files([str(path) for path in configs]))
+    except KeyError as error:  # MONAI's word for a nested id whose parent is not there
+        names = " + ".join(path.name for path in configs)
+        absent = str(error.args[0]).rpartition(" ")[2]
+        raise InputError(
+            problem(
+                f"{names} do not fit together: one of them changes something in '{absent}', which is not there",
+                "an overlay is laid over a config that has what it changes",
+                "leave that overlay out; some are for training alone",
+            )
+        ) from error
+
+
+def check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
+    """MONAI takes an override that answers to nothing without a word; here it is an error with the nearest entry."""
+    from ..bundling.ids import check_overrides
+
+    if "config_file" in overrides:
+        raise InputError(
+            problem(
+                "--config_file was given",
+                "volseg names the bundle's own configs",
+                "lay others over: --overlays FILE.json",
+            )
+        )
+    check_overrides(ids, overrides)
+
+
+def refuse(rest: Sequence[str]) -> None:
+    """Refuse words that are no options.
+
+    Raises:
+        InputError: when there is one.
+    """
+    if rest:
+        raise InputError(
+            problem(
+                f"'{rest[0]}' is not understood",
+                "everything after the names is --name value",
+                "write it as an option; see --help",
+            )
+        )
+
+
+def split_names(names: str) -> list[str]:
+    """The names of a list as it is written on a command line."""
+    return [part for part in (word.strip(" []'\"") for word in str(names).split(",")) if part]
