@@ -4,6 +4,7 @@ from .cascade import CascadeInferer
 from .liver_tumour import LiverTumourInferer
 from .roi import RoIInferer
 from .roi_training import RoITrainingInferer
+from .seeded import RandomWalkerInferer, ShapeInterpolationInferer
 from .two_path import TwoPathInferer
 from .voting import VotingInferer
 
@@ -12,6 +13,8 @@ __all__ = [
     "LiverTumourInferer",
     "RoIInferer",
     "RoITrainingInferer",
+    "RandomWalkerInferer",
+    "ShapeInterpolationInferer",
     "TwoPathInferer",
     "VotingInferer",
 ]
