@@ -1,5 +1,6 @@
 """Data lists, embedded phantoms, converters of public data sets."""
 
+from .annotation import read_annotation
 from .cases import inference_cases, training_cases
 from .check_cases import check_cases
 from .convert.amos import convert_amos
@@ -15,6 +16,7 @@ from .labelled import labelled_classes
 from .loader import CaseLoader
 from .phantoms.registry import phantom_dataset
 from .provenance import provenance
+from .volume_file import read_volume, write_like
 
 __all__ = [
     "CaseLoader",
@@ -32,5 +34,8 @@ __all__ = [
     "labelled_classes",
     "phantom_dataset",
     "provenance",
+    "read_annotation",
+    "read_volume",
     "training_cases",
+    "write_like",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from ..checks import InputError, problem
-from ..geometry.planes import covering_planes
-from .annotation_files import DrawnFile, read_drawn
+from ..geometry.planes import covering_planes, on_planes
+from .annotation_files import DrawnFile, no_labels, read_drawn
 from .unlabelled import drawn_voxels, parse_unlabelled, read_unlabelled
 from .volume_file import VolumeFile
 
@@ -18,6 +19,7 @@ __all__ = ["Annotation", "annotated_planes", "merge", "read_annotation", "to_val
 
 DISPUTED = ("error", "unlabelled", "last")
 _MOST_CLASSES = 255
+_MANY_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Annotation:
         """The label of voxels that nobody labelled, K."""
         return len(self.values)
 
-    @property
+    @cached_property
     def voxels(self) -> list[int]:
         """How many voxels were labelled as each class."""
         return np.bincount(self.label.ravel(), minlength=self.num_classes)[: self.num_classes].tolist()
@@ -95,7 +97,10 @@ def read_annotation(
         drawn, told = read_drawn(path, image, key)
         files.append(drawn)
         notes += told
-    reading = read_unlabelled(files, parse_unlabelled(unlabelled), image.shape)
+    said = parse_unlabelled(unlabelled)
+    if said is None:
+        _check_values(files, image)
+    reading = read_unlabelled(files, said, image.shape)
     notes.append(reading.note)
     masks = [drawn_voxels(drawn, reading.unlabelled) for drawn in files]
     values = _values(files, masks, classes)
@@ -236,6 +241,13 @@ def _check_number(values: Sequence[int]) -> None:
         )
 
 
+def _check_values(files: Sequence[DrawnFile], image: VolumeFile) -> None:
+    """Refuse what is more likely an image, or dense numbered objects, while nobody says that it is not."""
+    many = max(files, key=lambda file: len(file.counts))
+    if len(many.counts) > _MANY_VALUES:
+        raise InputError(no_labels(f"'{many.name}' holds {len(many.counts)} different values", many.name, image))
+
+
 def _check(found: Annotation, files: Sequence[DrawnFile], alone: bool) -> None:
     if not any(found.voxels):
         held = sorted({value for file in files for value in file.counts})
@@ -284,6 +296,12 @@ def _describe(found: Annotation) -> list[str]:
         f"Annotated slices (counted from 0): {where}; {share:.1%} of the voxels are labelled.",
         f"Label values (voxels): {classes}.",
     ]
+    apart = int(((found.label != found.ignore_index) & ~on_planes(found.label.shape, found.planes)).sum())
+    if apart:
+        notes.append(
+            f"Warning: {apart} labelled voxels lie apart from these slices, each slice of theirs with less than a "
+            "hundredth of what the fullest holds: they count as drawn, the slices they lie on do not."
+        )
     if len(used) == 1:
         notes.append(
             f"Warning: slices were drawn across {'xyz'[used[0]]} only; a slice or two across another axis help to join "

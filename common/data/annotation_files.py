@@ -13,10 +13,11 @@ from ..geometry.lattice import LatticeMap, OffLattice, lattice_map
 from .volume_file import VolumeFile, read_volume
 from .volume_hdf5 import LABEL_KEYS
 
-__all__ = ["DrawnFile", "looks_like_labels", "read_drawn"]
+__all__ = ["DrawnFile", "looks_like_labels", "no_labels", "read_drawn"]
 
 _MOST_VALUES = 255
 _FEW_VALUES = 32
+_MM = {"micron": 1e-3, "mm": 1.0, "meter": 1e3}
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ def read_drawn(path: str | os.PathLike[str], image: VolumeFile, key: str | None 
         if drawn.placed or image.placed:
             lacking = image.path.name if drawn.placed else name
             notes.append(f"'{lacking}' does not say where it lies: '{name}' was placed by its shape alone.")
-    found, counts = np.unique(values, return_counts=True)
+    found, counts = _counts(values)
     if len(found) > _MOST_VALUES:
-        raise InputError(_no_labels(f"'{name}' holds {len(found)} different values", name, image))
+        raise InputError(no_labels(f"'{name}' holds {len(found)} different values", name, image))
     tally = dict(zip(found.tolist(), counts.tolist(), strict=True))
     return DrawnFile(name, values, start, tally), notes
 
@@ -104,10 +105,29 @@ def _whole(drawn: VolumeFile, image: VolumeFile) -> np.ndarray:
         return array.astype(np.int64)
     first = tuple(int(index) for index in np.unravel_index(np.argmin(good), good.shape))
     came = f"'{name}' holds {array[first]:g} at voxel {first}, which is no whole number"
-    raise InputError(_no_labels(came, name, image))
+    raise InputError(no_labels(came, name, image))
 
 
-def _no_labels(came: str, name: str, image: VolumeFile) -> str:
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values, rising, and how many voxels have each."""
+    low, high = int(values.min()), int(values.max())
+    if high - low > 1 << 16:
+        return np.unique(values, return_counts=True)
+    counts = np.zeros(high - low + 1, np.int64)
+    for slab in values:  # counting needs a wider copy, which is small for one plane
+        counts += np.bincount(slab.ravel().astype(np.int64) - low, minlength=len(counts))
+    found = np.flatnonzero(counts)
+    return found + low, counts[found]
+
+
+def no_labels(came: str, name: str, image: VolumeFile) -> str:
+    """The error text for slices that look like grey values.
+
+    Args:
+        came: what was found.
+        name: of their file.
+        image: the volume, which is looked at: it may be the label.
+    """
     if looks_like_labels(image.array):
         return problem(
             f"{came}, and '{image.path.name}' holds a few whole numbers",
@@ -115,9 +135,9 @@ def _no_labels(came: str, name: str, image: VolumeFile) -> str:
             f"swap '{image.path.name}' and '{name}'",
         )
     return problem(
-        f"{came}: it looks like an image",
-        f"a label holds at most {_MOST_VALUES} whole numbers, one for each class",
-        "give the file of what was drawn (classes, where every object has a number of its own)",
+        f"{came}: they look like grey values, or like a number for each object",
+        f"a label holds a whole number for each class, at most {_MOST_VALUES} of them",
+        "give the file of the classes that were drawn, or say with --unlabelled which of these values is none of them",
     )
 
 
@@ -127,7 +147,7 @@ def _place(
     """The part inside of the image, in the image's axes, and where it begins."""
     name = drawn.path.name
     try:
-        found = lattice_map(drawn.affine, image.affine, values.shape)
+        found = _in_one_unit(drawn, image)
     except OffLattice as error:
         raise InputError(
             problem(
@@ -150,6 +170,21 @@ def _place(
     inside = turned[tuple(slice(f - s, t - s) for f, t, s in zip(low, high, start, strict=True))]
     _tell_placing(name, found, inside.shape, turned.shape, image, low, notes)
     return inside, tuple(low)  # type: ignore[return-value]
+
+
+def _in_one_unit(drawn: VolumeFile, image: VolumeFile) -> LatticeMap:
+    """The map, with the affines in one unit where both files state theirs, else by their bare numbers.
+
+    Tools built on ITK turn micrometres into millimetres when they save; others keep the numbers and drop the unit.
+    """
+    scale = np.diag([_MM.get(drawn.unit, 1.0) / _MM.get(image.unit, 1.0)] * 3 + [1.0])
+    stated = drawn.unit in _MM and image.unit in _MM
+    try:
+        return lattice_map(scale @ drawn.affine if stated else drawn.affine, image.affine, drawn.shape)
+    except OffLattice:
+        if not stated or drawn.unit == image.unit:
+            raise
+        return lattice_map(drawn.affine, image.affine, drawn.shape)
 
 
 def _tell_placing(

@@ -20,7 +20,6 @@ _FULL = 0.9  # share of the annotated planes' voxels that must differ from the u
 _OUTSIDE = 0.5  # share of the unlabelled value's voxels that must lie on no annotated plane
 _BESIDE = 0.5  # share of the planes with a neighbour among them, above which a label looks dense
 _CANDIDATES = 4
-_MANY_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,6 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
     counts: Counter[int] = Counter()
     for file in files:
         counts.update(file.counts)
-    if len(counts) > _MANY_VALUES:
-        raise InputError(
-            problem(
-                f"the slices hold {len(counts)} different values: grey values, or a number for each object",
-                "a label has one value for each class",
-                "give the labels of classes, or say with --unlabelled which value nobody drew and that the rest are "
-                "classes",
-            )
-        )
     for value, _ in counts.most_common(_CANDIDATES):
         full, outside, planes = _fit(files, value)
         if full >= _FULL and outside >= _OUTSIDE:
@@ -163,8 +153,8 @@ def _read_planes(files: Sequence[DrawnFile]) -> Reading:
             )
         )
     note = (
-        f"What was drawn lies on {total} slices and does not fill them: 0 is read as a class (background) on these "
-        "slices and as unlabelled elsewhere; pass --unlabelled 0 if 0 is unlabelled everywhere."
+        f"What was drawn lies on {total} of the slices and does not fill them: 0 is read as a class (background) "
+        "there and as unlabelled elsewhere; pass --unlabelled 0 if 0 is unlabelled everywhere."
     )
     return Reading(PLANES, note)
 

@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["LatticeMap", "OffLattice", "lattice_map"]
 
 _BESIDE = 0.05  # shares of a voxel's edge: what headers lose by rounding stays below
+_FLAT = 1e-6  # volume of a voxel with edges of length 1
 _TURNED = 1e-2  # of the cosine of an angle, and of a ratio of edges, where a fault is named
 
 
@@ -90,8 +91,10 @@ def lattice_map(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> 
     (1,)
     """
     ours, theirs = np.asarray(affine, float), np.asarray(other, float)
-    if abs(np.linalg.det(theirs[:3, :3])) < 1e-12 or abs(np.linalg.det(ours[:3, :3])) < 1e-12:
-        raise OffLattice("an affine has no inverse")
+    for what in (ours, theirs):
+        edges = np.linalg.norm(what[:3, :3], axis=0)
+        if not edges.all() or abs(np.linalg.det(what[:3, :3] / edges)) < _FLAT:
+            raise OffLattice("no volume: an affine of them has no inverse")
     matrix = np.linalg.inv(theirs) @ ours
     whole = np.rint(matrix)
     linear = whole[:3, :3]

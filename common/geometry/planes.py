@@ -31,14 +31,20 @@ def covering_planes(drawn: np.ndarray) -> list[list[int]]:
     >>> covering_planes(drawn)
     [[2], [], [3]]
     """
-    taken, counts = _take(drawn)
+    some = [np.flatnonzero(drawn.any(_others(axis))) for axis in range(3)]
+    if not some[0].size:
+        return [[], [], []]
+    start = [int(of_axis[0]) for of_axis in some]
+    areas = [drawn.size / size for size in drawn.shape]
+    drawn = drawn[tuple(slice(of_axis[0], of_axis[-1] + 1) for of_axis in some)]
+    taken, counts = _take(drawn, areas)
     times = _times(drawn.shape, taken)
     for axis, index in sorted(taken, key=lambda plane: counts[plane]):
         at = _span(axis, index)
         if counts[axis, index] < _STRAY * max(counts.values()) or (times[at][drawn[at]] > 1).all():
             times[at] -= 1
             taken.remove((axis, index))
-    return [sorted(index for across, index in taken if across == axis) for axis in range(3)]
+    return [sorted(start[axis] + index for across, index in taken if across == axis) for axis in range(3)]
 
 
 def on_planes(shape: Sequence[int], planes: Sequence[Sequence[int]]) -> np.ndarray:
@@ -58,21 +64,25 @@ def on_planes(shape: Sequence[int], planes: Sequence[Sequence[int]]) -> np.ndarr
     return mask
 
 
-def _take(drawn: np.ndarray) -> tuple[list[tuple[int, int]], dict[tuple[int, int], int]]:
-    """Planes in the order taken, and how many drawn voxels each held that no earlier one did."""
+def _take(drawn: np.ndarray, areas: Sequence[float]) -> tuple[list[tuple[int, int]], dict[tuple[int, int], int]]:
+    """Planes in the order taken, and how many drawn voxels each held that no earlier one did.
+
+    Args:
+        drawn: X Y Z, bool, not empty.
+        areas: voxels of a whole plane across each axis.
+    """
     left = drawn.copy()
     wide = [_wide(drawn, axis) for axis in range(3)]
     # for each axis: of every plane across it, the voxels left, and those of them that are wide on it
     all_left = [left.sum(_others(axis)) for axis in range(3)]
     wide_left = [wide[axis].sum(_others(axis)) for axis in range(3)]
-    areas = [drawn.size / size for size in drawn.shape]
     taken: list[tuple[int, int]] = []
     counts: dict[tuple[int, int], int] = {}
-    while (remaining := int(all_left[0].sum())) > 0:
-        numbers = wide_left if any(of_axis.any() for of_axis in wide_left) else all_left
-        scores = [of_axis.astype(float) ** 2 / area for of_axis, area in zip(numbers, areas, strict=True)]
-        if numbers is all_left:  # a line lies on two planes and a voxel on three: as many voxels of each
-            scores = [of_axis.astype(float) for of_axis in numbers]
+    while all_left[0].any():
+        if any(of_axis.any() for of_axis in wide_left):
+            scores = [of_axis.astype(float) ** 2 / area for of_axis, area in zip(wide_left, areas, strict=True)]
+        else:  # a line lies on two planes and a voxel on three, with as many voxels on each
+            scores = all_left
         used = [sum(across == axis for across, _ in taken) for axis in range(3)]
         axis = max(range(3), key=lambda axis: (scores[axis].max(), used[axis]))
         index = int(scores[axis].argmax())
@@ -90,7 +100,6 @@ def _take(drawn: np.ndarray) -> tuple[list[tuple[int, int]], dict[tuple[int, int
             all_left[other] -= gone.sum(along)
             wide_left[other] -= wide_gone.sum(along)
         left[at] = False
-        assert int(all_left[0].sum()) < remaining
     return taken, counts
 
 
