@@ -40,6 +40,21 @@ def plant(root, file, changes):
         path.write_text(json.dumps(config))
 
 
+def experiment(**changes):
+    """A file of one experiment with changes; without any a broken one."""
+    rows = {"title": "", "name": "row {number}", "count": 2, "settings": {"epochs": "{number}"}}
+    told = {
+        "title": "A title",
+        "source": "a paper",
+        "metric": "iou",
+        "rows": rows,
+        "recipes": {"a": {}},
+        "paper": {},
+        "notes": [],
+    }
+    return "docs/experiments.json", json.dumps({"one": {**told, **changes}}) if changes else "{"
+
+
 # rule, config (None: any file), what is changed in it, what the finding says
 FAULTS = [
     ("recipes", None, "remove configs/modern.json", "configs/modern.json: is not there.*every bundle has train.json"),
@@ -84,6 +99,18 @@ FAULTS = [
     ("overlays", "evaluate.json", {"validate::handlers::0": {"_target_": "StatsHandler"}}, "evaluate.json: validate::handlers::0: names a position of a list"),
     ("rivals", "train.json", {"rivals": ["paper", "modrn"]}, "configs/train.json: rivals::1: 'modrn' is no overlay.*write 'modern'"),
     ("rivals", "demo.json", {"rivals": ["modern:epochz=3"]}, "configs/demo.json: rivals::0: sets 'epochz', which is no id.*use 'epochs'"),
+    ("experiments", None, experiment(), "docs/experiments.json: is not JSON"),
+    ("experiments", None, experiment(metric=None), "docs/experiments.json: one::metric: None is not of type 'string'"),
+    ("experiments", None, experiment(paper={"a": {"row 3": 0.5}}), r"one::paper::a: 'row 3' is not among row 1, row 2.*write 'row"),
+    ("experiments", None, experiment(paper={"b": {}}), "one::paper: 'b' is not among a"),
+    ("experiments", None, experiment(paper={"a": {"row 1": {"S1": 0.5}}}), "one::paper::a::row 1: is .*give one figure"),
+    ("experiments", None, experiment(columns={"title": "", "each": {"S1": {}}}, paper={"a": {"row 1": 0.5}}), "give a figure for each of the columns"),
+    ("experiments", None, experiment(columns={"title": "", "each": {"S1": {}}}, paper={"a": {"row 1": {"S2": 0.5}}}), "'S2' is not among S1"),
+    ("experiments", None, experiment(differences=[["a", "c"]]), "one::differences: 'c' is not among a"),
+    ("experiments", None, experiment(beside={"title": "", "cells": {"row 0": "1 %"}}), "one::beside: 'row 0' is not among"),
+    ("experiments", None, experiment(recipes={"a": {"settings": {"epochs": 2}}}, settings={"epochs": 3}), "one::recipes::a: sets 'epochs', as the runs do"),
+    ("experiments", None, experiment(recipes={"a": {"overlays": ["modrn"]}}), "one::recipes::a: 'modrn' is no overlay.*write 'modern'"),
+    ("experiments", None, experiment(recipes={"a": {"settings": {"epochz": 2}}}), "one::recipes::a: 'epochz' is set, which is no id.*use 'epochs'"),
     ("macros", "inference.json", {"network_def": "%train.json::network_def"}, "inference.json: network_def: '%train.json::network_def' is a macro"),
     ("macros", "inference.json", {"dataset/transform": "%preprocessing"}, "'%preprocessing' is a macro"),
     ("macros", "train.json", {"loss": "%other.json"}, "configs/train.json: loss: '%other.json' is a macro"),
@@ -174,6 +201,15 @@ def test_an_overlay_may_lie_on_another(bundle):
 
 def test_rivals_are_overlays_with_settings_that_are_ids(bundle):
     plant(bundle, "train.json", {"rivals": ["modern", "paper:epochs=3;optimizer::lr=0.1", "modern:epochs=2"]})
+    assert lint(bundle) == []
+
+
+def test_experiments_in_order_have_no_findings(bundle):
+    columns = {"title": "", "each": {"S1": {}, "S2": {"bright": 2}}}
+    paper = {"a": {"row 1": {"S1": 0.5, "S2": 0.4}, "mean": {"S1": 0.5}}}
+    recipes = {"a": {"overlays": ["modern"], "settings": {"num_classes": 3}}, "b": {"overlays": ["narrow"]}}
+    more = {"average": "mean", "differences": [["a", "b"]], "beside": {"title": "", "cells": {"row 2": "1 %"}}}
+    plant(bundle, None, experiment(columns=columns, paper=paper, recipes=recipes, **more))
     assert lint(bundle) == []
 
 

@@ -7,15 +7,14 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from pretended import lines, pretended_bundle
 
 from common.checks import InputError
-from common.cli import runs as machinery
 from common.cli.commands import main
 from common.cli.compare import compare
 from common.cli.folds import FoldRuns
@@ -36,55 +35,14 @@ CONFIGS = {
     "evaluate": {"report": True},
     "small": {"epochs": 2},
     "wide": {"batch_size": 8, "loss::weight": 0.5},
+    "untrained": {"epochs": 0},
 }
-METADATA = {"name": "toy", "version": "0.1.0"}
-
-# what a run leaves; Dice is told by the number of epochs and the fold
-PRETEND = """
-import json, pathlib, sys, time
-config, words = sys.argv[1], sys.argv[2:]
-told = dict(zip((word[2:] for word in words[::2]), words[1::2]))
-out = pathlib.Path(told["output_dir"])
-with open(out.parents[1] / "lines.txt", "a") as stream:
-    stream.write(json.dumps([config, told]) + "\\n")
-if "evaluate" not in config:
-    if (out.parents[1] / "wait").exists():
-        time.sleep(60)
-    if told.get("epochs") == "13":
-        sys.path.insert(0, ROOT)
-        from common.checks import InputError
-        raise InputError("the number is unlucky")
-    record = {"seconds": 120.0, "peak_memory_mib": 512.0, "memory": "resident", "device": "cpu, 1 threads"}
-    (out / "training.json").write_text(json.dumps(record))
-    (out / "resume_model.pt").touch()
-else:
-    fold = int(told.get("fold", told.get("slice_fold", 0)))
-    dice = int(told.get("epochs", 9)) / 10 + fold / 100
-    groups = {"vessel": {"dice": {"mean": dice}, "hd95_mm": {"mean": None}}, "all classes": {"dice": {"mean": dice}}}
-    (out / "metrics.json").write_text(json.dumps({"summary": groups, "failed": [], "cases": []}))
-"""
 
 
 @pytest.fixture
 def bundle(tmp_path, monkeypatch, repository) -> Path:
     """A bundle of configs only, whose lines are run by a script that pretends to."""
-    folder = tmp_path / "toy"
-    (folder / "configs").mkdir(parents=True)
-    for name, content in {**CONFIGS, "metadata": METADATA}.items():
-        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
-    script = tmp_path / "pretend.py"
-    script.write_text(PRETEND.replace("ROOT", repr(str(repository))))
-
-    def command(configs, overrides):
-        words = [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
-        return [sys.executable, str(script), "+".join(path.stem for path in configs), *words]
-
-    monkeypatch.setattr(machinery, "bundle_command", command)
-    return folder
-
-
-def lines(out: Path) -> list[tuple[str, dict[str, str]]]:
-    return [tuple(json.loads(line)) for line in (out / "lines.txt").read_text().splitlines()]
+    return pretended_bundle(tmp_path, CONFIGS, repository, monkeypatch)
 
 
 def test_every_recipe_gets_every_fold(bundle, tmp_path, capsys):
@@ -111,8 +69,8 @@ def test_every_recipe_gets_every_fold(bundle, tmp_path, capsys):
         cells[0].strip(): [c.strip() for c in cells[1:]]
         for cells in (r[2:-2].split("|") for r in re.findall(r"^\|.*\|$", text, re.M))
     }
-    assert rows[""] == ["runs", "Dice, %", "training, min", "memory, MiB"]  # HD95 is nowhere
-    assert rows["paper"] == ["3", "71.0 ± 1.0", "2.0 ± 0.0", "512 ± 0"]
+    assert rows[""] == ["runs", "Dice, %", "IoU, %", "training, min", "memory, MiB"]  # HD95 is nowhere
+    assert rows["paper"] == ["3", "71.0 ± 1.0", "35.5 ± 0.5", "2.0 ± 0.0", "512 ± 0"]
     assert rows["paper:epochs=4"][1] == "41.0 ± 1.0"
     assert "- paper:epochs=4: epochs=4" in text and "resident, on cpu, 1 threads" in text
     with open(out / "table.csv", newline="") as stream:
@@ -128,6 +86,18 @@ def test_an_overlay_of_a_recipe_prevails_and_is_told(bundle, tmp_path):
     ran = {told["output_dir"].split("/")[-2]: [told.get(name) for name in given] for _, told in lines(tmp_path / "out")}
     assert ran == {"wide": [None, None], "paper": ["2", "0.7"]}
     assert "- wide: batch_size=8, loss#weight=0.5" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_recipe_without_training_is_scored_and_costs_nothing(bundle, tmp_path):
+    out = tmp_path / "out"
+    assert compare(bundle, out, "paper,untrained", runs="2", overrides={"epochs": "7"}) == 0
+    given = {told["output_dir"].split("/")[-2]: told.get("epochs") for _, told in lines(out)}
+    assert given == {"paper": "7", "untrained": None}  # its own 0 prevails
+    text = (out / "table.md").read_text()
+    cells = [cell.strip() for cell in re.search(r"^\| untrained .*$", text, re.M)[0][2:-2].split("|")]
+    assert cells == ["untrained", "2", "0.5 ± 0.7", "0.2 ± 0.4", "-", "-"]
+    assert compare(bundle, out, "paper,untrained", runs="2", overrides={"epochs": "7"}) == 0
+    assert len(lines(out)) == 8  # it is done
 
 
 def test_runs_beyond_the_folds_split_anew(bundle, tmp_path):
