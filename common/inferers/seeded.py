@@ -256,6 +256,7 @@ class RandomWalkerInferer(SeededInferer):
             beta=beta,
             mode=self.mode,
             tol=self.tolerance,
+            prob_tol=0.1,  # clipped below, so a small excess needs no warning
             return_full_prob=True,
             spacing=steps,
             channel_axis=0,
