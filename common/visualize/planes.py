@@ -20,6 +20,7 @@ __all__ = ["FilledVolume", "draw_plane", "plane_name"]
 
 INK = "#222222"
 ERROR_COLOUR = "#FF3B30"
+_UNITS = {"micron": "µm", "meter": "m", "unknown": "units"}  # as files name them
 _SAMPLE = 64  # voxels along each axis from which grey values are ranged
 _REVERSED = {"R", "A"}  # of columns: the patient's right and front are on the left
 _UPWARD = {"A", "S"}  # of rows: front and head are above
@@ -38,7 +39,7 @@ class FilledVolume:
         unlabelled: label of voxels that were not drawn.
         affine: 4 x 4, voxel to RAS; None where axes are not those of a patient.
         spacing: size of a voxel along each array axis; that of the affine by default.
-        unit: of affine and spacing.
+        unit: of affine and spacing, as it is written, or ``"micron"``, ``"meter"``, ``"unknown"``.
 
     Raises:
         InputError: when the volumes are not on one grid.
@@ -179,4 +180,4 @@ def scale_bar(panel: Any, case: FilledVolume, axis: int) -> None:
     dark = [Stroke(linewidth=3, foreground="black")]
     style = {"transform": panel.transAxes, "color": "white", "path_effects": dark}
     panel.plot((0.03, 0.03 + length / width), (0.04, 0.04), lw=2, solid_capstyle="butt", **style)
-    panel.text(0.03, 0.07, f"{length:g} {case.unit}", va="bottom", fontsize=8, **style)
+    panel.text(0.03, 0.07, f"{length:g} {_UNITS.get(case.unit, case.unit)}", va="bottom", fontsize=8, **style)
