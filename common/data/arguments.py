@@ -15,6 +15,7 @@ __all__ = [
     "parse_integer",
     "parse_integers",
     "parse_names",
+    "parse_numbers",
     "parse_optional_integer",
     "parse_planes",
     "parse_share",
@@ -188,6 +189,26 @@ def parse_share(value: Any, name: str) -> float:
             problem(f"{name} is {value!r}", "it must be a share from 0 to 1", f"pass for example --{name} 0.25")
         )
     return number
+
+
+def parse_numbers(value: Any, name: str, count: int) -> tuple[float, ...]:
+    """So many finite numbers, from a sequence or text such as ``"[0.28,0.13,0.13]"``.
+
+    Raises:
+        InputError: for another count, or what is no number.
+
+    >>> parse_numbers("[0.28, 0.13, 0.13]", "spacing", 3)
+    (0.28, 0.13, 0.13)
+    """
+    try:
+        numbers = tuple(float(part) for part in _parts(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        example = ",".join(["1.0"] * count)
+        came = f"{name} is {value!r}"
+        raise InputError(problem(came, f"it must be {count} numbers", f"pass for example --{name} [{example}]"))
+    return numbers
 
 
 def _parts(value: Any) -> Any:

@@ -9,6 +9,7 @@ from common.data.arguments import (
     parse_amount,
     parse_integer,
     parse_integers,
+    parse_numbers,
     parse_optional_integer,
     parse_share,
     parse_triple,
@@ -94,3 +95,14 @@ def test_amounts(value, expected):
 def test_an_amount_out_of_range(value):
     with pytest.raises(InputError, match=f"noise is {value}: it must lie between 0 and 50 HU"):
         parse_amount(value, "noise", 50, "HU")
+
+
+@pytest.mark.parametrize("value", [(0.28, 1, 2), [0.28, "1", 2.0], "[0.28,1,2]", "(0.28, 1, 2)", "0.28 x 1 x 2"])
+def test_so_many_numbers(value):
+    assert parse_numbers(value, "spacing", 3) == (0.28, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("value", ["1,2", [1, 2, 3, 4], "a,b,c", 1.0, None, (1, 2, math.nan), [1, [2], 3]])
+def test_other_than_so_many_numbers(value):
+    with pytest.raises(InputError, match=r"spacing is .*: it must be 3 numbers.*--spacing \[1.0,1.0,1.0\]"):
+        parse_numbers(value, "spacing", 3)
