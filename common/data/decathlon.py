@@ -180,8 +180,9 @@ def write_volume(
     spacing: Sequence[float],
     units: str = "mm",
     orientation: str = "RAS",
+    first: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """Write a volume as NIfTI with an affine that only scales, permutes and flips; the first voxel is its origin.
+    """Write a volume as NIfTI with an affine that only scales, permutes and flips.
 
     Args:
         path: file to write, ``.nii.gz`` or ``.nii``.
@@ -190,9 +191,10 @@ def write_volume(
         units: ``"mm"`` or ``"micron"``. The header's numbers are in this unit and its ``xyzt_units`` field
             says so; readers that know millimetres only (MONAI's among them) take the bare numbers: ratios stay right.
         orientation: where the axes point, as ``nibabel.aff2axcodes`` says it: ``"ASR"`` for front, head, right.
+        first: where the centre of the first voxel lies, RAS, in `units`.
     """
     affine = np.zeros((4, 4))
-    affine[3, 3] = 1
+    affine[:, 3] = *first, 1
     for axis, (world, sign) in enumerate(nibabel.orientations.axcodes2ornt(orientation)):
         affine[int(world), axis] = sign * spacing[axis]
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume), affine, dtype=volume.dtype)

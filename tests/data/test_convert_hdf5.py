@@ -104,6 +104,9 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
         ({}, {"classes": "edges"}, "classes is 'edges': it must be one of boundary, binary"),
         ({"spacing": None}, {}, "a.h5' has voxel edges None: .*element_size_um.*--spacing"),
         ({"spacing": (1.0, 0.0, 1.0)}, {}, "has voxel edges"),
+        ({}, {"spacing": "[1,2]"}, r"spacing is '\[1,2\]': it must be 3 numbers.*--spacing \[1.0,1.0,1.0\]"),
+        ({}, {"spacing": "[1,2,wide]"}, "it must be 3 numbers"),
+        ({}, {"spacing": [1, 2, -3]}, r"has voxel edges \(1.0, 2.0, -3.0\)"),
         ({"raw": np.zeros((4, 5), np.uint8)}, {}, r"'raw' in .* has shape \(4, 5\): it must be Z Y X or C Z Y X"),
         ({"raw": np.zeros((4, 5, 7), np.uint8)}, {}, "both must cover the same voxels"),
         ({"label": np.zeros((4, 5, 6))}, {}, "is float64: instances must be whole numbers"),
@@ -138,9 +141,10 @@ def test_one_data_set_has_one_number_of_channels(tmp_path):
         convert_hdf5(tmp_path, tmp_path / "out")
 
 
-def test_spacing_given_by_hand(tmp_path):
+@pytest.mark.parametrize("spacing", [(3, 2, 1), [3.0, 2.0, 1.0], "[3,2,1]", "3, 2.0, 1"])
+def test_spacing_given_by_hand(tmp_path, spacing):
     _write(tmp_path / "a.h5", spacing=None)
-    convert_hdf5(tmp_path / "a.h5", tmp_path / "out", spacing=(3, 2, 1))
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "out", spacing=spacing)
     assert nibabel.load(training_cases(tmp_path / "out")[0]["image"]).header.get_zooms() == (1, 2, 3)
 
 
@@ -150,6 +154,107 @@ def test_command_says_what_it_did(tmp_path, capsys):
     hdf5_command([str(tmp_path / "a.h5"), str(tmp_path / "b.h5")], str(tmp_path / "out"))
     printed = capsys.readouterr().out
     assert "a: 6 x 5 x 4 uint16, 0.13 x 0.12 x 0.28 um; inside" in printed and "2 cases" in printed
+
+
+def _blocks(volume, factor):
+    """The blocks of a volume, by the place of their voxel on the coarse grid."""
+    coarse = [-(-length // step) for length, step in zip(volume.shape, factor)]
+    return {
+        place: volume[tuple(slice(i * step, (i + 1) * step) for i, step in zip(place, factor))]
+        for place in np.ndindex(*coarse)
+    }
+
+
+@pytest.mark.parametrize(
+    "downsample, factor", [(2, (2, 2, 2)), ([1, 2, 3], (3, 2, 1)), ("2", (2, 2, 2)), ("[1,2,3]", (3, 2, 1))]
+)
+def test_downsampled_to_blocks(tmp_path, downsample, factor):
+    """Means of grey values, and the instance of most voxels where objects hold half of a block or more."""
+    rng = np.random.default_rng(2)
+    _write(
+        tmp_path / "a.h5",
+        rng.integers(0, 60000, (5, 6, 7)).astype(np.uint16),
+        rng.choice([0, 0, 0, 4, 70000], (5, 6, 7)),
+    )
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "fine", classes="binary")
+    report = convert_hdf5(tmp_path / "a.h5", tmp_path / "coarse", classes="binary", downsample=downsample)
+    fine, coarse = training_cases(tmp_path / "fine")[0], training_cases(tmp_path / "coarse")[0]
+    means, objects = _read(coarse["image"]), _read(coarse["label"])
+    assert means.dtype == np.float32 and report["cases"]["a"]["downsampled"] == list(factor)
+    expected = _blocks(_read(fine["image"]).astype(float), factor)
+    assert means.size == len(expected) == np.prod(report["cases"]["a"]["shape"])
+    for place, block in expected.items():
+        assert means[place] == pytest.approx(block.mean(), rel=1e-6)
+    for place, block in _blocks(_read(fine["label"]), factor).items():
+        assert objects[place] == (block.mean() >= 0.5)
+    assert 0 < objects.mean() < 1
+
+
+def test_downsampled_voxels_lie_where_their_blocks_lay(tmp_path):
+    _write(tmp_path / "a.h5")
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "fine")
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "coarse", downsample=[1, 2, 3])
+    fine, coarse = (training_cases(tmp_path / name)[0] for name in ("fine", "coarse"))
+    for kind in ("image", "label"):
+        one, other = nibabel.load(fine[kind]), nibabel.load(coarse[kind])
+        np.testing.assert_allclose(other.header.get_zooms(), np.multiply(one.header.get_zooms(), (3, 2, 1)), rtol=1e-6)
+        for place in ((0, 0, 0), (1, 1, 3)):
+            centre = [step * i + (step - 1) / 2 for i, step in zip(place, (3, 2, 1))]
+            np.testing.assert_allclose(
+                nibabel.affines.apply_affine(other.affine, place),
+                nibabel.affines.apply_affine(one.affine, centre),
+                rtol=1e-6,
+            )
+
+
+def test_downsampled_walls_are_closed_and_one_voxel_thick(tmp_path):
+    """A majority of classes would lose them: of no block does a wall of one voxel hold more than half."""
+    label = np.zeros((4, 4, 16), np.int64)
+    label[..., 3:8], label[..., 8:13] = 1, 2  # their outer ends fill half of a block
+    _write(tmp_path / "a.h5", np.ones((4, 4, 16), np.uint8), label)
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "out", downsample=2)
+    coarse = _read(training_cases(tmp_path / "out")[0]["label"])
+    assert (coarse == np.array([2, 1, 0, 1, 1, 0, 1, 2])[:, None, None]).all() and coarse.shape == (8, 2, 2)
+
+
+def test_downsampled_channels_and_foreign_byte_order(tmp_path):
+    raw = np.arange(2 * 120, dtype=">u2").reshape(2, 4, 5, 6)
+    _write(tmp_path / "a.h5", raw=raw)
+    convert_hdf5(tmp_path / "a.h5", tmp_path / "out", downsample=2, label="none")
+    image = _read(inference_cases(tmp_path / "out")[0]["image"])
+    assert image.shape == (3, 3, 2, 2)
+    assert image[1, 2, 0, 1] == raw[1, :2, 4:, 2:4].mean() and image[2, 0, 1, 0] == raw[0, 2:, :2, 4:].mean()
+
+
+@pytest.mark.parametrize(
+    ("downsample", "text"),
+    [
+        (1.5, "downsample is 1.5: it must be a whole number"),
+        ([2, 2], r"downsampling factor \(2, 2\) was given: .* one for each of the three axes"),
+        ("0", "downsampling factor 0 was given"),
+        ("half", "downsample is 'half'"),
+    ],
+)
+def test_downsampling_needs_whole_numbers(tmp_path, downsample, text):
+    _write(tmp_path / "a.h5")
+    with pytest.raises(InputError, match=text):
+        convert_hdf5(tmp_path / "a.h5", tmp_path / "out", downsample=downsample)
+
+
+def test_command_tells_of_blocks(tmp_path, capsys):
+    _write(tmp_path / "a.h5")
+    hdf5_command([str(tmp_path / "a.h5")], str(tmp_path / "out"), downsample=[2, 1, 2])
+    assert "a: 3 x 5 x 2 float32, 0.26 x 0.12 x 0.56 um, means of blocks of 2 x 1 x 2;" in capsys.readouterr().out
+
+
+def test_real_nuclei_downsampled_by_two(real_data, tmp_path):
+    """Shares of the classes stay what they were, and walls grow, since a voxel of them is thicker."""
+    file = real_data / "microscopy" / "1135_mini.h5"
+    reports = [convert_hdf5(file, tmp_path / str(f), downsample=f)["cases"]["1135_mini"] for f in (1, 2)]
+    assert reports[1]["shape"] == [-(-n // 2) for n in reports[0]["shape"]]
+    shares = [np.array([r["voxels"][c] for c in ("background", "boundary")]) / np.prod(r["shape"]) for r in reports]
+    assert shares[1][0] == pytest.approx(shares[0][0], rel=0.02)
+    assert 1.3 * shares[0][1] < shares[1][1] < 2.2 * shares[0][1]
 
 
 def test_real_nuclei(real_data, tmp_path):

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.utils import optional_import
 
 from ...checks import InputError, parse_flag, problem
 from ...files import write_json
+from ...geometry.blocks import block_majority, block_mean
+from ...geometry.subsampling import parse_factor
+from ..arguments import parse_integers, parse_numbers
 from ..decathlon import atomic_folder, write_dataset, write_volume
 
 h5py, _has_h5py = optional_import("h5py")
@@ -35,6 +39,7 @@ def convert_hdf5(
     raw: str = "raw",
     label: str | None = "label",
     spacing: Sequence[float] | None = None,
+    downsample: int | Sequence[int] = 1,
     name: str | None = None,
     licence: str = "not stated",
     reference: str = "not stated",
@@ -46,6 +51,12 @@ def convert_hdf5(
     The voxel edges (micrometres, from the attribute ``element_size_um``) go into the headers with their unit. What was
     done to each file is in ``conversion.json`` beside the list.
 
+    With `downsample` both are brought to blocks of voxels, as cicek2016unet3d (section 3) works on volumes down-sampled
+    by two: grey values to the mean of a block, as float32; an instance takes a block of which objects hold half or
+    more, the most frequent one there. Classes are made after that: walls, which a majority of classes would tear
+    apart, are closed and one voxel thick on the coarse grid as on the fine one. Voxels grow, and lie where their
+    blocks lay.
+
     Args:
         files: a file, a folder, a glob, or a sequence of such.
         out_dir: folder to make.
@@ -56,6 +67,7 @@ def convert_hdf5(
         label: data set of the instances: Z Y X, 0 background; None where there are none, and the images are then listed
             under ``test``.
         spacing: voxel edges z, y, x in um, for files without the attribute.
+        downsample: voxels of a block, one number for all axes or z, y, x; 1 leaves all as it is.
         name: of the data set; the folder's name by default.
         licence: of the data, for its list and for the sidecar of weights.
         reference: where the data come from.
@@ -79,13 +91,16 @@ def convert_hdf5(
         )
     sources = _sources(files)
     label = None if label is None or str(label).lower() in ("", "none") else label
+    factor = parse_factor(parse_integers(downsample, "downsample"))[::-1]
+    spacing = None if spacing is None else parse_numbers(spacing, "spacing", 3)
     report: dict[str, Any] = {"converter": "hdf5", "classes": CLASSES[classes] if label else {}, "cases": {}}
     names = [source.stem for source in sources]
     with atomic_folder(out_dir, overwrite=parse_flag(overwrite, "overwrite")) as folder:
         for part in ("imagesTr", "labelsTr") if label else ("imagesTs",):
             (folder / part).mkdir()
         for source in sources:
-            report["cases"][source.stem] = _convert_one(source, folder, classes, *_read(source, raw, label, spacing))
+            read = _read(source, raw, label, spacing)
+            report["cases"][source.stem] = _convert_one(source, folder, classes, factor, *read)
         content = {
             "name": name or Path(out_dir).name,
             "description": "converted from HDF5 with dense instances; see conversion.json",
@@ -101,24 +116,50 @@ def convert_hdf5(
 
 
 def _convert_one(
-    source: Path, folder: Path, classes: str, image: np.ndarray, instances: np.ndarray | None, edges: Sequence[float]
+    source: Path,
+    folder: Path,
+    classes: str,
+    factor: Sequence[int],
+    image: np.ndarray,
+    instances: np.ndarray | None,
+    edges: Sequence[float],
 ) -> dict[str, Any]:
     """Write one case and tell what was done."""
     part = "imagesTs" if instances is None else "imagesTr"
-    write_volume(folder / part / f"{source.stem}.nii.gz", image, edges, "micron")
+    first = [(size - 1) / 2 * edge for size, edge in zip(factor, edges)]
+    if max(factor) > 1:
+        image, instances = _on_blocks(image, instances, factor)
+        edges = tuple(size * edge for size, edge in zip(factor, edges))
+    write_volume(folder / part / f"{source.stem}.nii.gz", image, edges, "micron", first=first)
     case = {
         "source": source.name,
         "shape": list(image.shape),
         "dtype": str(image.dtype),
         "spacing_um": list(edges),
+        "downsampled": list(factor),
     }
     if instances is None:
         return case
     semantic = classes_from_instances(instances, classes)
-    write_volume(folder / "labelsTr" / f"{source.stem}.nii.gz", semantic, edges, "micron")
+    write_volume(folder / "labelsTr" / f"{source.stem}.nii.gz", semantic, edges, "micron", first=first)
     counts = np.bincount(semantic.ravel(), minlength=len(CLASSES[classes])).tolist()
     voxels = dict(zip(CLASSES[classes].values(), counts, strict=True))
     return {**case, "instances": len(np.setdiff1d(instances, [0])), "voxels": voxels}
+
+
+def _on_blocks(
+    image: np.ndarray, instances: np.ndarray | None, factor: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means of grey values, X Y Z (C), and the instances that hold the blocks, X Y Z."""
+    native = np.asarray(image, dtype=image.dtype.newbyteorder("="))  # torch knows no other order of bytes
+    volume = torch.from_numpy(native if native.ndim == 3 else np.moveaxis(native, -1, 0))
+    means = block_mean(volume, factor).float().numpy()
+    means = means if native.ndim == 3 else np.moveaxis(means, 0, -1)
+    if instances is None:
+        return means, None
+    numbers = torch.from_numpy(instances.astype(np.int64))
+    held = block_mean((numbers != 0).float(), factor) >= 0.5
+    return means, torch.where(held, block_majority(numbers, factor, ignore_index=0), 0).numpy()
 
 
 def _channels(cases: dict[str, Any]) -> int:
@@ -145,7 +186,10 @@ def hdf5_command(files: Sequence[str], out_dir: str, **options: Any) -> None:
     for name, case in report["cases"].items():
         edges = " x ".join(f"{edge:.4g}" for edge in case["spacing_um"])
         counts = ", ".join(f"{key} {count}" for key, count in case.get("voxels", {}).items()) or "no label"
-        print(f"{name}: {' x '.join(map(str, case['shape']))} {case['dtype']}, {edges} um; {counts}")
+        blocks = (
+            f", means of blocks of {' x '.join(map(str, factor))}" if max(factor := case["downsampled"]) > 1 else ""
+        )
+        print(f"{name}: {' x '.join(map(str, case['shape']))} {case['dtype']}, {edges} um{blocks}; {counts}")
     print(f"wrote {out_dir}: {len(report['cases'])} cases, listed in dataset.json; what was done is in conversion.json")
 
 
