@@ -64,6 +64,7 @@ class Result:
         scores: by class and measure; NaN where undefined.
         costs: by the names of `COSTS`; NaN for what was not recorded.
         notes: what has to be known to read the costs.
+        cases: names of the cases that were scored.
     """
 
     recipe: str
@@ -72,6 +73,7 @@ class Result:
     scores: dict[str, dict[str, float]]
     costs: dict[str, float]
     notes: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 def read_result(folder: Path, recipe: str, run: str) -> Result:
@@ -104,7 +106,8 @@ def read_result(folder: Path, recipe: str, run: str) -> Result:
         "application_ms": 1000 * _number(told.get("application", {}).get("seconds", {}).get("median")),
     }
     notes = tuple(dict.fromkeys(f"{stage['memory']}, on {stage['device']}" for stage in stages))
-    return Result(recipe, run, measures, scores, costs, notes)
+    cases = tuple(dict.fromkeys(case["case"] for case in told.get("cases", ())))
+    return Result(recipe, run, measures, scores, costs, notes, cases)
 
 
 def write_table(results: Sequence[Result], folder: Path, title: str, remarks: Sequence[str] = ()) -> str:

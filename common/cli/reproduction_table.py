@@ -83,7 +83,7 @@ def write_reproduction(
             parts += [f"## {recipe}", _grid(scores, [(recipe, column, column) for column in experiment.columns])]
     else:
         parts.append(_grid(scores, [(recipe, "", recipe) for recipe in recipes]))
-    parts += [_unlike(experiment), _differences(scores), _order(scores), _cost(found)]
+    parts += [_held_out(scores), _unlike(experiment), _differences(scores), _order(scores), _cost(found)]
     parts += ["\n".join(f"- {note}" for note in experiment["notes"]), *remarks]
     text = "\n\n".join(part for part in parts if part) + "\n"
     with atomic_path(folder / "table.md") as temporary:
@@ -109,6 +109,17 @@ def _grid(scores: _Scores, columns: Sequence[tuple[str, str, str]]) -> str:
                 cells.append(_text(scores.paper(recipe, row, column)))
         lines.append(cells)
     return markdown_grid(lines, len(titles))
+
+
+def _held_out(scores: _Scores) -> str:
+    """Which cases were scored in each row or column, where these differ by their cases."""
+    for place in (1, 2):
+        cases: dict[str, set[tuple[str, ...]]] = {}
+        for cell, result in scores.found.items():
+            cases.setdefault(cell[place], set()).add(result.cases)
+        if all(len(one) == 1 for one in cases.values()) and len(set().union(*cases.values())) > 1:
+            return "Scored: " + "; ".join(f"{name}: {', '.join(*one)}" for name, one in cases.items()) + "."
+    return ""
 
 
 def _unlike(experiment: Experiment) -> str:

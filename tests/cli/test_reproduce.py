@@ -162,6 +162,7 @@ def test_columns_below_each_recipe_give_a_table_each(bundle, tmp_path):
         ],
         [["slices", "voxels", "S1", "S2"], ["1, 1", "2.5 %", "0.100", "0.100"], ["3, 2", "", "0.200", "0.200"]],
     ]
+    assert "Scored: S1: case0; S2: case1.\n" in text
     assert re.findall("^## (.*)$", text, re.M) == ["with BN", "no learning"]
     assert "- with BN: 2 of 2; paper 1 of 2\n- no learning: 2 of 2; paper -\n" in text
     with open(out / "grid" / "table.csv", newline="") as stream:
@@ -187,6 +188,8 @@ def test_a_data_set_of_ones_own_has_other_numbers_of_folds_and_volumes(bundle, t
     assert {told["dataset_dir"] for _, told in ran} == {str(data)}
     assert not any("dataset_dir::size" in told for _, told in lines(out / "grid"))  # that is for the phantom
     text = (out / "folds" / "table.md").read_text()
+    assert "Scored" not in text  # the same in all rows
+    assert "Scored: subset 1: case0; subset 2: case1.\n" in (out / "automatic" / "table.md").read_text()
     assert "Here there are 2 folds, the paper 3," in text and "on nuclei" in text
     assert [row[0] for row in tables(text)[0]] == ["held out", "subset 1", "subset 2", "average"]
     assert len(tables((out / "grid" / "table.md").read_text())[0][0]) == 4
