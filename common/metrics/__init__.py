@@ -7,6 +7,7 @@ from .lits_table import LitsTable
 from .scores import METRICS, case_scores, region_recall
 from .stages import StageTable
 from .table import ScoreTable, mean_interval, summarise
+from .uncertainty import uncertainty_scores, uncertainty_text
 from .vessel_table import VesselTable
 from .vessels import VESSEL_METRICS, soft_dice_loss, vessel_scores
 
@@ -29,5 +30,7 @@ __all__ = [
     "region_recall",
     "soft_dice_loss",
     "summarise",
+    "uncertainty_scores",
+    "uncertainty_text",
     "vessel_scores",
 ]
