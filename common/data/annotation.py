@@ -18,6 +18,7 @@ from .volume_file import VolumeFile
 __all__ = ["Annotation", "annotated_planes", "merge", "read_annotation", "to_values"]
 
 DISPUTED = ("error", "unlabelled", "last")
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64")
 _MOST_CLASSES = 255
 _MANY_VALUES = 64
 
@@ -176,7 +177,7 @@ def to_values(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
     >>> to_values(np.array([0, 1, 1]), (0, 100)).tolist()
     [0, 100, 100]
     """
-    dtype = np.promote_types(np.min_scalar_type(min(values)), np.min_scalar_type(max(values)))
+    dtype = next(name for name in _DTYPES if np.iinfo(name).min <= min(values) and max(values) <= np.iinfo(name).max)
     return np.asarray(values, dtype)[np.asarray(label)]
 
 

@@ -20,6 +20,7 @@ _FULL = 0.9  # share of the annotated planes' voxels that must differ from the u
 _OUTSIDE = 0.5  # share of the unlabelled value's voxels that must lie on no annotated plane
 _BESIDE = 0.5  # share of the planes with a neighbour among them, above which a label looks dense
 _CANDIDATES = 4
+_RARE = 0.1  # share of all voxels
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
 
     Where it is not given, it is found from the planes that hold all voxels that differ from a candidate, the commonest
     values first. A candidate is unlabelled when these planes are full (nine tenths of their voxels differ from it) and
-    most of its own voxels lie elsewhere. When no value is and there is 0, the slices are read as drawn over a
-    background of 0 that was annotated where something was drawn: 0 is a class on these planes. Files without 0 that
-    cover a part of the image only may be labelled throughout.
+    most of its own voxels lie elsewhere; of two values only the commoner, when they are full to the last voxel. When no
+    value is and there is 0, the slices are read as drawn over a background of 0 that was annotated where something
+    was drawn: 0 is a class on these planes. Files without 0 that cover a part of the image only may be labelled
+    throughout.
 
     Args:
         files: the drawn slices.
@@ -85,9 +87,12 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
     counts: Counter[int] = Counter()
     for file in files:
         counts.update(file.counts)
-    for value, _ in counts.most_common(_CANDIDATES):
+    for rank, (value, count) in enumerate(counts.most_common(_CANDIDATES)):
+        # with two values, one unlabelled leaves one class: rather the other was drawn around, if ever so little
+        if count < _RARE * counts.total() or (rank and len(counts) == 2):
+            break
         full, outside, planes = _fit(files, value)
-        if full >= _FULL and outside >= _OUTSIDE:
+        if full >= (1 if len(counts) == 2 else _FULL) and outside >= _OUTSIDE:
             note = f"Unlabelled was found to be value {value}: the {planes} annotated slices are full of other values."
             return Reading(value, note)
     if 0 in counts:

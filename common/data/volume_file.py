@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +200,7 @@ def _read_nifti(path: Path) -> VolumeFile:
     try:
         image = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError, HeaderDataError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise InputError(_unreadable(path, error)) from error
     if array.dtype == np.float64:
         array = array.astype(np.float32)
@@ -224,7 +225,7 @@ def _read_world(path: Path) -> VolumeFile:
         )
     try:
         image = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)(str(path))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # each reader has errors of its own
         raise InputError(
             problem(
                 f"'{path.name}' can not be read ({_first_line(error)})",
