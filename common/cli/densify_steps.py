@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,23 @@ from .excerpt import user_error
 from .launch import bundle_command, launch, shown
 from .locate import config_file, finds_itself
 
-__all__ = ["OVERLAY", "Line", "LineError", "case_settings", "densify_once", "patch_for", "predict_case", "run_line"]
+__all__ = [
+    "FINISH",
+    "OVERLAY",
+    "SCORE",
+    "UNCERTAINTY",
+    "Line",
+    "LineError",
+    "as_read",
+    "case_settings",
+    "densify_once",
+    "patch_for",
+    "predict_case",
+    "run_line",
+]
 
 OVERLAY = "densify"
-_FINISH, _UNCERTAINTY = "finish", "uncertainty"
+FINISH, SCORE, UNCERTAINTY = "finish", "score", "uncertainty"
 
 # voxels of a patch: its activations at the overlay's widths are some hundred MB, and it spans what a network of three
 # poolings looks at
@@ -55,12 +69,32 @@ class Line:
         """Every id of its configs, with what it holds."""
         return config_ids(merge(self.files))
 
-    def command(self) -> list[str]:
-        """The argument list."""
+    def overrides(self) -> dict[str, Any]:
+        """The overrides that it is given."""
         known = merge(self.files[:1])
         chosen = {name: value for name, value in self.settings.items() if normal_id(name).split("::")[0] in known}
         own = {} if finds_itself(self.bundle) else {"bundle_root": str(self.bundle)}
-        return bundle_command(self.files, {**own, **chosen, **self.fixed})
+        return {**own, **chosen, **self.fixed}
+
+    def value(self, name: str) -> Any:
+        """What an entry is in this line, as Python reads it."""
+        return as_read({**self.ids(), **self.overrides()}[name])
+
+    def command(self) -> list[str]:
+        """The argument list."""
+        return bundle_command(self.files, self.overrides())
+
+
+def as_read(value: Any) -> Any:
+    """What a config entry is that came as text from a command line.
+
+    >>> as_read("[1, 2]"), as_read("None"), as_read("cpu"), as_read(3)
+    ([1, 2], None, 'cpu', 3)
+    """
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
 
 
 def run_line(line: Line, log: Path | None = None, verbose: bool = False) -> None:
@@ -187,7 +221,7 @@ def densify_once(
     if start_from is None:  # the overlay's own number is that of a training that goes on
         entries = {"epochs": Line(bundle, ("train", OVERLAY, *overlays)).ids()["epochs"], **entries}
     entries |= {"output_dir": str(place), "model_path": str(place / "model.pt")}
-    run_line(Line(bundle, ("train", OVERLAY, *overlays, _FINISH), entries, {"start_from": start_from}), log)
+    run_line(Line(bundle, ("train", OVERLAY, *overlays, FINISH), entries, {"start_from": start_from}), log)
     return predict_case(bundle, case_folder, place / "model.pt", place, entries, overlays, log)
 
 
@@ -217,6 +251,6 @@ def predict_case(
     """
     image = Path(case_folder) / read_dataset(case_folder)[1]["training"][0]["image"]
     fixed = {"dataset_dir": str(image), "output_dir": str(place), "model_path": str(model)}
-    run_line(Line(bundle, ("inference", OVERLAY, *overlays, _UNCERTAINTY), settings, fixed), log, verbose)
+    run_line(Line(bundle, ("inference", OVERLAY, *overlays, UNCERTAINTY), settings, fixed), log, verbose)
     name = case_name(image)
     return place / f"{name}_seg.nii.gz", place / f"{name}_uncertainty.nii.gz"
