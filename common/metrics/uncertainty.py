@@ -82,8 +82,8 @@ def uncertainty_text(scores: Mapping[str, Any]) -> str:
         return f"{head} No right one is left to tell them from."
     return (
         f"{head} The least certain {scores['looked_at']:.0%} of the voxels hold {scores['errors_found']:.0%} of the "
-        f"errors ({scores['errors_found_at_best']:.0%} at best, {scores['looked_at']:.0%} by chance); a wrong voxel is less "
-        f"certain than a right one in {scores['auroc']:.0%} of all pairs (50% by chance)."
+        f"errors ({scores['errors_found_at_best']:.0%} at best, {scores['looked_at']:.0%} by chance); a wrong voxel is "
+        f"less certain than a right one in {scores['auroc']:.0%} of all pairs (50% by chance)."
     )
 
 
