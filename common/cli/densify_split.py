@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..transforms.annotated import split_slices
+from ..geometry.slice_groups import split_slices
 
 __all__ = ["beside_training", "hold_out"]
 
@@ -26,8 +26,8 @@ def hold_out(
 ) -> list[list[int]] | None:
     """Planes to hold out, spread over the axes and the volume, so that training keeps every class and every axis.
 
-    Among the groups of several draws of :func:`~common.transforms.annotated.split_slices` the one is taken whose planes
-    show most classes and come closest to the share. An axis keeps at least one plane in training.
+    Among the groups of several draws of :func:`~common.geometry.slice_groups.split_slices` the one is taken whose
+    planes show most classes and come closest to the share. An axis keeps at least one plane in training.
 
     Args:
         label: X Y Z, classes, and `unlabelled`.

@@ -24,6 +24,7 @@ from .projection import (
 )
 from .rois import locate_rois, normalised_heat, pooled_label, pyramid_crop, pyramid_crops, scaled_box
 from .sampling import LabelledVoxels, crop_patch, mirror_positions, sample_positions
+from .slice_groups import split_slices, spread_slices
 from .slice_interpolation import interpolate_slices, signed_distances
 from .slices import resize_slices
 from .subsampling import subsample, upsample_nearest
@@ -86,6 +87,8 @@ __all__ = [
     "signed_distances",
     "skeleton",
     "split_ignore",
+    "split_slices",
+    "spread_slices",
     "subsample",
     "upsample_nearest",
 ]

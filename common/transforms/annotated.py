@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import get_track_meta
@@ -16,9 +15,10 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from ..checks import InputError, problem
 from ..data.arguments import parse_integer, parse_integers, parse_optional_integer, parse_planes
 from ..geometry.labels import labelled_slices
+from ..geometry.slice_groups import beside_share, crossed_share, on_planes, split_slices, spread_slices
 from .source import source_of
 
-__all__ = ["AnnotatedSlices", "AnnotatedSlicesd", "labelled_share", "spread_slices", "split_slices"]
+__all__ = ["AnnotatedSlices", "AnnotatedSlicesd", "labelled_share"]
 
 _PARTS = ("train", "held_out", "all")
 
@@ -39,43 +39,6 @@ def labelled_share(label: torch.Tensor, ignore_index: int = 3) -> float:
     """
     labelled = convert_to_tensor(label, track_meta=False) != ignore_index
     return float(torch.count_nonzero(labelled)) / max(labelled.numel(), 1)
-
-
-def spread_slices(count: int, size: int) -> list[int]:
-    """The planes at the middles of `count` equal parts of an axis of `size` voxels.
-
-    >>> spread_slices(3, 60)
-    [10, 30, 50]
-    """
-    return [int((2 * part + 1) * size / (2 * count)) for part in range(count)]
-
-
-def split_slices(planes: Sequence[Sequence[int]], folds: int, seed: int = 0) -> list[list[list[int]]]:
-    """Split annotated planes of three axes into `folds` groups that each spread over the volume and over the axes.
-
-    Neighbouring planes of an axis go to different groups, in an order drawn from `seed`; the groups' sizes, all axes
-    together, differ by one plane at most, and an axis with at least `folds` planes has some in every group.
-
-    Args:
-        planes: indices of the annotated planes, per axis, ascending.
-        folds: number of groups.
-        seed: seed of the order.
-
-    Returns:
-        the planes of each group, per axis, ascending.
-    """
-    random = np.random.RandomState(seed)
-    groups: list[list[list[int]]] = [[[] for _ in planes] for _ in range(folds)]
-    sizes = np.zeros(folds, dtype=int)
-    for axis, indices in enumerate(planes):
-        for start in range(0, len(indices), folds):
-            run = indices[start : start + folds]
-            # a run shorter than the number of groups goes to those that have fewest
-            chosen = np.lexsort((random.rand(folds), sizes))[: len(run)]
-            for index, group in zip(run, random.permutation(chosen), strict=True):
-                groups[group][axis].append(int(index))
-                sizes[group] += 1
-    return groups
 
 
 class AnnotatedSlices(Transform):
@@ -215,16 +178,16 @@ class AnnotatedSlices(Transform):
             return everything
         if self.planes is not None and self.part != "all":
             self._check_within(values, source)
-            hidden = _on(self.planes, values)
+            hidden = on_planes(self.planes, values)
             return hidden if self.part == "held_out" else ~hidden
         if self.slices is None and (self.folds is None or self.part == "all"):
             return everything
         planes = self._planes(values, source)
         if self.folds is None or self.part == "all":
-            kept = _on(planes, values)
+            kept = on_planes(planes, values)
             return ~kept if self.part == "held_out" else kept
         groups = split_slices(planes, self.folds, self.seed)
-        if _crossed_share(groups, values, self.ignore_index) > _CROSSED or _beside_share(groups) > _BESIDE:
+        if crossed_share(groups, values, self.ignore_index) > _CROSSED or beside_share(groups) > _BESIDE:
             raise InputError(
                 problem(
                     f"the annotated slices of {source} lie side by side, as in a dense label, and folds {self.folds} "
@@ -234,8 +197,8 @@ class AnnotatedSlices(Transform):
                 )
             )
         seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold], strict=True)]
-        kept = _on(seen, values)
-        return kept if self.part == "train" else _on(groups[self.fold], values) & ~kept
+        kept = on_planes(seen, values)
+        return kept if self.part == "train" else on_planes(groups[self.fold], values) & ~kept
 
     def _check_within(self, values: torch.Tensor, source: str) -> None:
         beyond = [max(planes, default=-1) >= size for planes, size in zip(self.planes, values.shape[1:], strict=True)]
@@ -276,37 +239,6 @@ class AnnotatedSlices(Transform):
                 )
             )
         return planes
-
-
-def _crossed_share(groups: Sequence[Sequence[Sequence[int]]], values: torch.Tensor, ignore_index: int) -> float:
-    """Of the labelled voxels on held-out planes, all folds together, the share that lies on planes of training."""
-    times = torch.stack([_on(group, values) for group in groups]).sum(0, dtype=torch.int16)
-    times[values == ignore_index] = 0
-    return float(times[times > 1].sum()) / max(float(times.sum()), 1.0)
-
-
-def _beside_share(groups: Sequence[Sequence[Sequence[int]]]) -> float:
-    """Of the two sides of every held-out plane, all folds together, the share at which a plane of training lies."""
-    group_of = {
-        (axis, index): number
-        for number, group in enumerate(groups)
-        for axis, indices in enumerate(group)
-        for index in indices
-    }
-    beside = [
-        group_of.get((axis, index + side), number) != number
-        for (axis, index), number in group_of.items()
-        for side in (-1, 1)
-    ]
-    return sum(beside) / max(len(beside), 1)
-
-
-def _on(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
-    """Mask of the shape of `values` (1, D, H, W): True on any of the planes."""
-    mask = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
-    for axis, indices in enumerate(planes, start=1):
-        mask.index_fill_(axis, torch.tensor(list(indices), dtype=torch.long, device=values.device), True)
-    return mask
 
 
 class AnnotatedSlicesd(MapTransform):

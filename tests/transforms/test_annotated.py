@@ -10,13 +10,8 @@ import torch
 from monai.data import MetaTensor
 
 from common.checks import InputError
-from common.transforms.annotated import (
-    AnnotatedSlices,
-    AnnotatedSlicesd,
-    labelled_share,
-    split_slices,
-    spread_slices,
-)
+from common.geometry.slice_groups import split_slices, spread_slices
+from common.transforms.annotated import AnnotatedSlices, AnnotatedSlicesd, labelled_share
 
 SHAPE = (24, 20, 32)
 XENOPUS = (7, 5, 21)
