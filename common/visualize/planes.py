@@ -16,11 +16,11 @@ nib, _ = optional_import("nibabel")
 to_rgb, _ = optional_import("matplotlib.colors", name="to_rgb")
 Stroke, _ = optional_import("matplotlib.patheffects", name="withStroke")
 
-__all__ = ["FilledVolume", "draw_plane", "plane_name"]
+__all__ = ["FilledVolume", "draw_plane", "plane_name", "scale_bar", "show_plane", "unit_text"]
 
 INK = "#222222"
 ERROR_COLOUR = "#FF3B30"
-_UNITS = {"micron": "µm", "meter": "m", "unknown": "units"}  # as files name them
+_UNITS = {"micron": "µm", "meter": "m"}  # as files name them
 _SAMPLE = 64  # voxels along each axis from which grey values are ranged
 _REVERSED = {"R", "A"}  # of columns: the patient's right and front are on the left
 _UPWARD = {"A", "S"}  # of rows: front and head are above
@@ -117,6 +117,15 @@ def plane_name(axis: int, index: int) -> str:
     return f"{'xyz'[axis]} slice {index + 1}"
 
 
+def unit_text(unit: str, placed: bool) -> str:
+    """A file's unit of length as it is written; world coordinates of a file that states none are taken for mm.
+
+    >>> unit_text("micron", True), unit_text("unknown", True), unit_text("unknown", False)
+    ('µm', 'mm', 'units')
+    """
+    return ("mm" if placed else "units") if unit == "unknown" else _UNITS.get(unit, unit)
+
+
 def draw_plane(
     panel: Any,
     case: FilledVolume,
@@ -180,4 +189,6 @@ def scale_bar(panel: Any, case: FilledVolume, axis: int) -> None:
     dark = [Stroke(linewidth=3, foreground="black")]
     style = {"transform": panel.transAxes, "color": "white", "path_effects": dark}
     panel.plot((0.03, 0.03 + length / width), (0.04, 0.04), lw=2, solid_capstyle="butt", **style)
-    panel.text(0.03, 0.07, f"{length:g} {_UNITS.get(case.unit, case.unit)}", va="bottom", fontsize=8, **style)
+    panel.text(
+        0.03, 0.07, f"{length:g} {unit_text(case.unit, case.affine is not None)}", va="bottom", fontsize=8, **style
+    )
