@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checks import InputError, WeightsError, parse_flag, problem
+from .annotate import Annotate
 from .converters import convert
 from .demo import demo_rivals, demo_steps, tell_demo
 from .device import check_device
@@ -31,6 +32,8 @@ class Volseg:
     Every command prints the "python -m monai.bundle" line it stands for. A flag that is no option of a command
     overrides the config entry of that name: --epochs 3, --dataset_dir FOLDER, --validate::evaluator::amp false.
     """
+
+    annotate = Annotate()
 
     def list(self) -> int:
         """Show the bundles in reach: name, task, version, and whether weights are there."""
@@ -137,6 +140,73 @@ class Volseg:
                 return status
         tell_demo(bundle, folder, recipes, time.perf_counter() - began)
         return 0
+
+    def densify(
+        self,
+        image: str = "",
+        *slices: str,
+        out: str = "",
+        unlabelled: str = "",
+        disputed: str = "",
+        class_names: str = "",
+        spacing: str = "",
+        key: str = "",
+        label_key: str = "",
+        downsample: str = "",
+        hold_out: str = "",
+        finish_epochs: str = "",
+        keep_drawn: str = "",
+        rivals: str = "",
+        bundle: str = "",
+        overlays: str = "",
+        verbose: str = "",
+        **overrides: str,
+    ) -> int:
+        """From a few drawn slices to a dense label: train on them, label the whole volume, score on slices held out.
+
+        The same line goes on where it was stopped. With --continue true the slices are added to those before.
+
+        Args:
+            image: the volume: NIfTI, TIFF, HDF5, or what else a reader is installed for.
+            slices: files of drawn slices on the image's voxels.
+            out: folder of everything that is written.
+            unlabelled: label value of voxels that nobody labelled, or "planes": 0 is a class on drawn slices and
+                unlabelled elsewhere. Found out by default.
+            disputed: what becomes of voxels that two files label differently: error (default), unlabelled or last.
+            class_names: one name a label value, in their order, separated by commas.
+            spacing: edges of a voxel along x, y and z, for TIFF and HDF5 files.
+            key: data set of the image in an HDF5 file.
+            label_key: data set of the slices in HDF5 files.
+            downsample: work on means of blocks of so many voxels along each axis; the answer is on the image's grid.
+            hold_out: share of the drawn slices that is scored, not trained on; 0.2 by default, 0 for none.
+            finish_epochs: epochs in which all slices are trained on in the end; 0 for none.
+            keep_drawn: false lets the network label voxels that were drawn, too.
+            rivals: recipes to score on the same slices: slice2d,interpolation,random_walker.
+            bundle: a bundle's name or folder; unet3d_sparse by default.
+            overlays: more overlays of the bundle, in order.
+            verbose: show whole tracebacks.
+            overrides: config entries by name: --epochs 100, --device cpu; and --continue true.
+        """
+        from .densify import densify  # here, since it brings torch and MONAI
+
+        options = {
+            "unlabelled": unlabelled,
+            "disputed": disputed,
+            "class_names": class_names,
+            "spacing": spacing,
+            "key": key,
+            "label_key": label_key,
+            "downsample": downsample,
+            "hold_out": hold_out,
+            "finish_epochs": finish_epochs,
+            "keep_drawn": keep_drawn,
+            "rivals": rivals,
+            "bundle": bundle,
+            "overlays": overlays,
+            "verbose": verbose,
+            "continue": overrides.pop("continue", ""),  # a word of Python's own
+        }
+        return densify(image, slices, out, options, overrides)
 
     def compare(
         self,
@@ -281,10 +351,11 @@ class Volseg:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for an error that the user can mend, or the run's own."""
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    command = 2 if words[:1] == ["annotate"] else 1  # it has words of its own
     if len(words) > 1 and words[-1] in ("-h", "--help"):
-        words = [words[0], "--", "--help"]  # fire would take it for one more override
+        words = [*words[: min(command, len(words) - 1)], "--", "--help"]  # fire would take it for one more override
     else:
-        words = words[:1] + [quoted(word) for word in words[1:]]
+        words = words[:command] + [quoted(word) for word in words[command:]]
     try:
         status = fire.Fire(Volseg(), command=words, name="volseg", serialize=lambda _: None)
     except (InputError, WeightsError) as error:

@@ -20,7 +20,6 @@ from ..geometry.subsampling import upsample_nearest
 from .words import split_names
 
 __all__ = [
-    "CASE",
     "class_names",
     "coarse_planes",
     "parse_downsample",
@@ -30,7 +29,6 @@ __all__ = [
     "write_case",
 ]
 
-CASE = "volume"
 _AS_STORED = {"bool": np.uint8, "float16": np.float32, "int64": np.int32, "uint64": np.uint32}  # for NIfTI readers
 
 
@@ -76,7 +74,7 @@ def coarse_planes(planes: Sequence[Sequence[int]], factor: int) -> list[list[int
 
 
 def write_case(
-    folder: Path, image: VolumeFile, drawn: Annotation, names: Sequence[str], factor: int = 1
+    folder: Path, image: VolumeFile, drawn: Annotation, names: Sequence[str], factor: int = 1, case: str = "volume"
 ) -> tuple[np.ndarray, list[str]]:
     """Write a Decathlon folder of one case, whole or not at all: the image, its slices as classes, the list.
 
@@ -89,6 +87,7 @@ def write_case(
         drawn: its slices.
         names: of the classes.
         factor: voxels of a block along each axis.
+        case: its name.
 
     Returns:
         the label that was written, and what deserves to be known.
@@ -115,8 +114,8 @@ def write_case(
     with atomic_folder(folder, overwrite=True) as made:
         for part, array in (("imagesTr", grey), ("labelsTr", label)):
             (made / part).mkdir()
-            save_grid(made / part / f"{CASE}.nii.gz", array, affine, image.unit)
-        write_dataset(made, content, [CASE])
+            save_grid(made / part / f"{case}.nii.gz", array, affine, image.unit)
+        write_dataset(made, content, [case])
     return label, notes
 
 

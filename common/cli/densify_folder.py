@@ -22,9 +22,9 @@ from ..checks import InputError, problem
 from ..data.annotation import Annotation
 from ..files import read_json, write_json
 from ..visualize.planes import FilledVolume
-from .densify_case import CASE, read_array, refined
+from .densify_case import read_array, refined
 
-__all__ = ["DRAWN", "NEXT", "RECORD", "Folder", "planes_text", "read_filled", "read_record"]
+__all__ = ["DRAWN", "NEXT", "RECORD", "Folder", "case_of", "planes_text", "read_filled", "read_record"]
 
 RECORD, DRAWN, NEXT = "densify.json", "drawn.nii.gz", "next"
 _VERSION = 1
@@ -128,13 +128,16 @@ def read_filled(folder: str | os.PathLike[str]) -> tuple[FilledVolume, Mapping[s
         came = f"the volume in '{folder}' is not filled up yet"
         raise InputError(problem(came, "all steps of volseg densify must be done", "give its line again; it goes on"))
     shape, factor = record["shape"], record["downsample"]
-    image = read_array(place / "data" / "imagesTr" / f"{CASE}.nii.gz")
+    image = read_array(place / "data" / "imagesTr" / f"{case_of(record)}.nii.gz")
     channels = image if image.ndim == 4 else image[..., None]
     fine = np.stack([refined(part, factor, shape) for part in np.moveaxis(channels, -1, 0)], -1)
     volume = FilledVolume(
         fine if image.ndim == 4 else fine[..., 0],
         read_array(place / DRAWN),
-        *(refined(read_array(place / "predict" / f"{CASE}_{name}.nii.gz"), factor, shape) for name in _PREDICTED),
+        *(
+            refined(read_array(place / "predict" / f"{case_of(record)}_{name}.nii.gz"), factor, shape)
+            for name in _PREDICTED
+        ),
         record["class_names"],
         len(record["values"]),
         np.asarray(record["affine"]) if record["placed"] else None,
@@ -142,6 +145,13 @@ def read_filled(folder: str | os.PathLike[str]) -> tuple[FilledVolume, Mapping[s
         record["unit"],
     )
     return volume, record
+
+
+def case_of(record: Mapping[str, Any]) -> str:
+    """The name of the case of a round: another each round, so that weights of the one before are not taken for those of
+    another split of the same data.
+    """
+    return f"volume{len(record['inputs']['slices'])}"
 
 
 def planes_text(planes: Any) -> str:

@@ -17,7 +17,7 @@ from ..data.faults import file_fault
 from ..data.volume_file import VolumeFile, read_volume
 from ..files import check_writable, sha256
 from .densify_case import class_names, coarse_planes, save_grid, write_case
-from .densify_folder import DRAWN, NEXT, RECORD, Folder, planes_text, read_record
+from .densify_folder import DRAWN, NEXT, RECORD, Folder, case_of, planes_text, read_record
 from .densify_split import beside_training, hold_out
 
 __all__ = ["Request", "open_folder"]
@@ -146,7 +146,7 @@ def _write(
     old_names = before.record["class_names"] if before else ()
     names = class_names(drawn.values, settings.get("class_names", ""), old_names)
     check_writable(path)
-    label, notes = write_case(path / "data", volume, drawn, names, factor)
+    label, notes = write_case(path / "data", volume, drawn, names, factor, case_of({"inputs": inputs}))
     planes = coarse_planes(drawn.planes, factor)
     held_out, told = _held_out(label, drawn, planes, float(settings.get("hold_out", 0.2)), before, factor)
     save_grid(path / DRAWN, drawn.label, volume.affine, volume.unit)
@@ -193,8 +193,8 @@ def _held_out(
     if held_out is None:
         why = "as asked for" if share == 0 else "they are too few, or each is needed in training"
         return None, [f"No slice is held out ({why}): there is no score, and training takes all its epochs."]
-    grid = "" if factor == 1 else f" (on the grid of blocks of {factor} voxels)"
-    notes = [f"Held out of training, and scored{grid}: {planes_text(held_out)}."]
+    grid = "" if factor == 1 else f" on the grid of blocks of {factor} voxels"
+    notes = [f"Held out of training, and scored (counted from 0{grid}): {planes_text(held_out)}."]
     if beside_training(planes, held_out):
         notes.append("Warning: slices held out lie beside slices that are trained on, so that their score leans high.")
     return held_out, notes

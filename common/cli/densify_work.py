@@ -13,8 +13,7 @@ import nibabel
 
 from ..bundling.ids import normal_id
 from ..files import read_json
-from .densify_case import CASE
-from .densify_folder import Folder
+from .densify_folder import Folder, case_of
 from .densify_pace import Pace, minutes_text, pace_of, tiles_of
 from .densify_steps import FINISH, OVERLAY, SCORE, Line, case_settings, predict_case, run_line
 from .locate import config_file
@@ -185,7 +184,7 @@ class Work:
     @cached_property
     def _tiles(self) -> int:
         line = self._fit_line()
-        size = nibabel.load(self.case / "labelsTr" / f"{CASE}.nii.gz").shape
+        size = nibabel.load(self.case / "labelsTr" / f"{case_of(self.folder.record)}.nii.gz").shape
         return tiles_of(size, line.value("patch_size"), line.value("tile_overlap"))
 
     def _estimate(self, step: str) -> str:
