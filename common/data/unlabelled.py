@@ -17,10 +17,9 @@ __all__ = ["PLANES", "Reading", "drawn_voxels", "parse_unlabelled", "read_unlabe
 
 PLANES = "planes"
 _FULL = 0.9  # share of the annotated planes' voxels that must differ from the unlabelled value
-_OUTSIDE = 0.5  # share of the unlabelled value's voxels that must lie on no annotated plane
 _BESIDE = 0.5  # share of the planes with a neighbour among them, above which a label looks dense
 _CANDIDATES = 4
-_RARE = 0.1  # share of all voxels
+_RARE = 0.2  # share of all voxels; with _FULL this leaves at least half of the value on no annotated plane
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,11 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
     """Which value is unlabelled.
 
     Where it is not given, it is found from the planes that hold all voxels that differ from a candidate, the commonest
-    values first. A candidate is unlabelled when these planes are full (nine tenths of their voxels differ from it) and
-    most of its own voxels lie elsewhere; of two values only the commoner, when they are full to the last voxel. When no
-    value is and there is 0, the slices are read as drawn over a background of 0 that was annotated where something
-    was drawn: 0 is a class on these planes. Files without 0 that cover a part of the image only may be labelled
-    throughout.
+    values first, down to a fifth of all voxels. A candidate is unlabelled when these planes are full (nine tenths of
+    their voxels differ from it), so that at least half of its own voxels lie elsewhere; of two values only the
+    commoner, when they are full to the last voxel. When no value is and there is 0, the slices are read as drawn over a
+    background of 0 that was annotated where something was drawn: 0 is a class on these planes. Files without 0 that
+    cover a part of the image only may be labelled throughout.
 
     Args:
         files: the drawn slices.
@@ -91,8 +90,8 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
         # with two values, one unlabelled leaves one class: rather the other was drawn around, if ever so little
         if count < _RARE * counts.total() or (rank and len(counts) == 2):
             break
-        full, outside, planes = _fit(files, value)
-        if full >= (1 if len(counts) == 2 else _FULL) and outside >= _OUTSIDE:
+        full, planes = _fit(files, value)
+        if full >= (1 if len(counts) == 2 else _FULL):
             note = f"Unlabelled was found to be value {value}: the {planes} annotated slices are full of other values."
             return Reading(value, note)
     if 0 in counts:
@@ -126,19 +125,17 @@ def drawn_voxels(file: DrawnFile, unlabelled: int | str | None) -> np.ndarray:
     return drawn | on_planes(drawn.shape, covering_planes(drawn))
 
 
-def _fit(files: Sequence[DrawnFile], value: int) -> tuple[float, float, int]:
-    """How full the planes are of other values, how much of the value lies on none, and how many planes there are."""
-    held = drawn_on = elsewhere = planes = 0
+def _fit(files: Sequence[DrawnFile], value: int) -> tuple[float, int]:
+    """How full of other values the planes are that hold these, and how many planes there are."""
+    held = filled = planes = 0
     for file in files:
         drawn = file.values != value
         found = covering_planes(drawn)
         planes += sum(map(len, found))
         on = on_planes(drawn.shape, found)
         held += int(on.sum())
-        drawn_on += int((drawn & on).sum())
-        elsewhere += int((~drawn & ~on).sum())
-    all_of_it = sum(file.counts.get(value, 0) for file in files)
-    return drawn_on / max(held, 1), elsewhere / max(all_of_it, 1), planes
+        filled += int((drawn & on).sum())
+    return filled / max(held, 1), planes
 
 
 def _read_planes(files: Sequence[DrawnFile]) -> Reading:

@@ -270,7 +270,7 @@ def _on_grid(volume: VolumeFile, array: np.ndarray) -> nibabel.Nifti1Image:
         return image
     header = grid_header(volume.header)
     header.set_data_dtype(array.dtype)
-    return nibabel.Nifti1Image(array, None if volume.placed else volume.affine, header)
+    return nibabel.Nifti1Image(array, None, header)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -17,8 +17,8 @@ def covering_planes(drawn: np.ndarray) -> list[list[int]]:
     Planes are taken one by one: the one on which most of what no plane holds yet lies, in voxels times their share of
     the plane. Only voxels with a drawn neighbour along both axes of the plane count for it as long as there are any,
     since a plane of another axis is crossed in lines. Lines and single voxels go to the axis that most planes were
-    found across. A plane that holds nothing of its own in the end is left out, and so is one with less than a hundredth
-    of what the fullest holds: a slip of the pen annotates no plane.
+    found across. A plane that adds less than a hundredth of what the fullest holds is left out: a slip of the pen
+    annotates no plane.
 
     Args:
         drawn: X Y Z, bool.
@@ -37,14 +37,9 @@ def covering_planes(drawn: np.ndarray) -> list[list[int]]:
     start = [int(of_axis[0]) for of_axis in some]
     areas = [drawn.size / size for size in drawn.shape]
     drawn = drawn[tuple(slice(of_axis[0], of_axis[-1] + 1) for of_axis in some)]
-    taken, counts = _take(drawn, areas)
-    times = _times(drawn.shape, taken)
-    for axis, index in sorted(taken, key=lambda plane: counts[plane]):
-        at = _span(axis, index)
-        if counts[axis, index] < _STRAY * max(counts.values()) or (times[at][drawn[at]] > 1).all():
-            times[at] -= 1
-            taken.remove((axis, index))
-    return [sorted(start[axis] + index for across, index in taken if across == axis) for axis in range(3)]
+    held = _take(drawn, areas)
+    kept = [plane for plane, count in held.items() if count >= _STRAY * max(held.values())]
+    return [sorted(start[axis] + index for across, index in kept if across == axis) for axis in range(3)]
 
 
 def on_planes(shape: Sequence[int], planes: Sequence[Sequence[int]]) -> np.ndarray:
@@ -64,8 +59,8 @@ def on_planes(shape: Sequence[int], planes: Sequence[Sequence[int]]) -> np.ndarr
     return mask
 
 
-def _take(drawn: np.ndarray, areas: Sequence[float]) -> tuple[list[tuple[int, int]], dict[tuple[int, int], int]]:
-    """Planes in the order taken, and how many drawn voxels each held that no earlier one did.
+def _take(drawn: np.ndarray, areas: Sequence[float]) -> dict[tuple[int, int], int]:
+    """Planes (axis, index) in the order taken, and how many drawn voxels each holds that no earlier one does.
 
     Args:
         drawn: X Y Z, bool, not empty.
@@ -76,8 +71,7 @@ def _take(drawn: np.ndarray, areas: Sequence[float]) -> tuple[list[tuple[int, in
     # for each axis: of every plane across it, the voxels left, and those of them that are wide on it
     all_left = [left.sum(_others(axis)) for axis in range(3)]
     wide_left = [wide[axis].sum(_others(axis)) for axis in range(3)]
-    taken: list[tuple[int, int]] = []
-    counts: dict[tuple[int, int], int] = {}
+    taken: dict[tuple[int, int], int] = {}
     while all_left[0].any():
         if any(of_axis.any() for of_axis in wide_left):
             scores = [of_axis.astype(float) ** 2 / area for of_axis, area in zip(wide_left, areas, strict=True)]
@@ -86,8 +80,7 @@ def _take(drawn: np.ndarray, areas: Sequence[float]) -> tuple[list[tuple[int, in
         used = [sum(across == axis for across, _ in taken) for axis in range(3)]
         axis = max(range(3), key=lambda axis: (scores[axis].max(), used[axis]))
         index = int(scores[axis].argmax())
-        counts[axis, index] = int(all_left[axis][index])
-        taken.append((axis, index))
+        taken[axis, index] = int(all_left[axis][index])
         at = _span(axis, index)
         gone = left[at].copy()
         for other in range(3):
@@ -100,7 +93,7 @@ def _take(drawn: np.ndarray, areas: Sequence[float]) -> tuple[list[tuple[int, in
             all_left[other] -= gone.sum(along)
             wide_left[other] -= wide_gone.sum(along)
         left[at] = False
-    return taken, counts
+    return taken
 
 
 def _wide(drawn: np.ndarray, axis: int) -> np.ndarray:
@@ -113,13 +106,6 @@ def _wide(drawn: np.ndarray, axis: int) -> np.ndarray:
         beside[last] |= drawn[first]
         wide &= beside
     return wide
-
-
-def _times(shape: Sequence[int], taken: Sequence[tuple[int, int]]) -> np.ndarray:
-    times = np.zeros(tuple(shape), np.uint8)
-    for axis, index in taken:
-        times[_span(axis, index)] += 1
-    return times
 
 
 def _others(axis: int) -> tuple[int, ...]:

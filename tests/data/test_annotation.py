@@ -18,6 +18,7 @@ SHAPE = (24, 20, 16)
 AFFINE = np.array([[-0.8, 0, 0.1, 11], [0, -0.9, 0, 22], [0.2, 0, 2.5, -33], [0, 0, 0, 1]])
 GRID = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
 BALL = ((GRID - (12, 10, 8)) ** 2).sum(-1) <= 36  # the object, labelled 1, in a background of 0
+SCATTER = np.random.default_rng(0).random(SHAPE)
 CLASSES = np.where(BALL, 1, np.where(GRID[..., 0] < 12, 0, 2)).astype(np.uint8)
 
 
@@ -269,6 +270,7 @@ def test_disputed_is_one_of_three(read):
             "every voxel is labelled, with the values 0, 1, 2",
         ),
         (CLASSES + 1, {}, "hold the values 1, 2, 3 and none of them looks unlabelled.*--unlabelled VALUE"),
+        (1 + (SCATTER > 0.5) + (SCATTER > 0.92), {}, "hold the values 1, 2, 3 and none of them looks unlabelled"),
         (BALL.astype(np.uint8), {}, "side by side, as in a dense label"),
         (_sparse(BALL.astype(np.uint8), [[], [], [4, 8]], 0), {"unlabelled": 0}, "only one class is labelled, value 1"),
         (_sparse(np.full(SHAPE, 5), [[], [], [4, 8]], 0), {}, "only one class is labelled, value 5"),

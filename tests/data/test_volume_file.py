@@ -235,6 +235,24 @@ def test_what_itk_wrote(tmp_path, name):
     np.testing.assert_allclose(back.affine, affine, atol=1e-6)
 
 
+def test_a_folder_of_one_dicom_series(tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_series import ORIGIN, SPACING, slices, stored_scan, write
+
+    stored = stored_scan()
+    volume = read_volume(write(tmp_path / "series", slices(stored)))
+    np.testing.assert_array_equal(volume.array, stored.astype(int) - 1024)
+    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
+    affine[:3, 3] = np.array(ORIGIN) * (-1, -1, 1)
+    np.testing.assert_allclose(volume.affine, affine)
+    back = nibabel.load(write_like(volume, tmp_path / f"b{volume.suffix}", np.ones(volume.shape, np.uint8)))
+    np.testing.assert_allclose(back.affine, affine, atol=1e-6)
+    assert volume.suffix == ".nii.gz" and back.header.get_xyzt_units()[0] == "mm"
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="'nothing' can not be read .* DICOM needs pydicom or ITK"):
+        read_volume(tmp_path / "nothing")
+
+
 @pytest.mark.parametrize("value", ["1,2", "a,b,c", (1, 0, 1), "1 2 -3", (1, 2, float("nan"))])
 def test_spacing_must_be_three_edges(value):
     with pytest.raises(InputError, match="three positive numbers"):

@@ -20,6 +20,7 @@ def _ball(shape, centre, radius):
         ((24, 25, 26), [[5, 6, 7], [12], []]),
         ((40, 40, 6), [[2, 9, 17, 30], [5, 6, 20], [1, 4]]),
         ((40, 40, 3), [[2, 9, 17, 30], [5, 15, 20], []]),  # more planes than the volume has voxels across z
+        ((30, 30, 6), [list(range(10)), [], []]),  # fewer voxels on each than on the planes that they cross in a band
         ((30, 4, 30), [[], [1], [3, 9, 15, 21, 27]]),
         ((9, 1, 9), [[], [0], []]),
     ],
