@@ -78,6 +78,11 @@ class Experiment:
         """Rows and columns, row by row."""
         return ((row, column) for row in self.rows for column in self.columns)
 
+    @property
+    def published(self) -> Experiment:
+        """The experiment with the paper's own rows and columns."""
+        return Experiment(self.name, self.told)
+
     def paper(self, recipe: str, row: str, column: str = "") -> float | None:
         """The paper's figure, where it has one."""
         figure = self.told["paper"].get(recipe, {}).get(row)

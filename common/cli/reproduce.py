@@ -131,7 +131,7 @@ def _run(experiment: Experiment, plan: Runs, recipes: Sequence[Recipe]) -> bool:
     }
     data = "the data of its configs" if phantom else plan.data.name
     remarks = [shared_settings(plan), kept_settings(plan, recipes), missing_runs(failures)]
-    title = f"{experiment['title']}: `{plan.bundle.name}` on {data}"
+    title = f"{experiment['title']}, `{plan.bundle.name}` on {data}"
     names = [recipe.name for recipe in recipes]
     print(f"\n{write_reproduction(experiment, names, found, plan.out, title, remarks)}")
     for path in sorted(plan.out.glob("table.*")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,11 @@ class _Scores:
     def rows(self) -> list[str]:
         """All rows, that of the average last."""
         return [*self.experiment.rows, *([self.average] if self.average else [])]
+
+    @property
+    def sides(self) -> list[tuple[Callable[[str, str, str], float], Experiment]]:
+        """Both kinds of scores, each with the rows and columns that it is of."""
+        return [(self.ours, self.experiment), (self.paper, self.experiment.published)]
 
     def published(self, recipe: str) -> bool:
         """Whether the paper has this recipe."""
@@ -137,10 +142,9 @@ def _differences(scores: _Scores) -> str:
     lines = []
     for first, second in scores.experiment.told.get("differences", ()):
         if first in scores.recipes and second in scores.recipes:
-            cells = list(scores.experiment.cells())
             texts = [
-                _difference([value(first, *cell) - value(second, *cell) for cell in cells])
-                for value in (scores.ours, scores.paper)
+                _difference([value(first, *cell) - value(second, *cell) for cell in experiment.cells()])
+                for value, experiment in scores.sides
             ]
             lines.append(f"- {first} less {second}: {texts[0] or 'not measured'}; paper {texts[1] or '-'}")
     return "Differences, their mean and how often the first is higher:\n\n" + "\n".join(lines) if lines else ""
@@ -158,12 +162,11 @@ def _order(scores: _Scores) -> str:
     lines = []
     for recipe in scores.recipes:
         texts = []
-        for value in (scores.ours, scores.paper):
-            rows, columns = scores.experiment.rows, scores.experiment.columns
+        for value, experiment in scores.sides:
             steps = [
                 value(recipe, later, column) - value(recipe, row, column)
-                for row, later in zip(rows, rows[1:], strict=False)
-                for column in columns
+                for row, later in zip(experiment.rows, experiment.rows[1:], strict=False)
+                for column in experiment.columns
             ]
             known = [step for step in steps if math.isfinite(step)]
             texts.append(f"{sum(step > 0 for step in known)} of {len(known)}" if known else "-")
