@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = ["Request", "open_folder"]
 
 # what further slices of an image can not change
 _FIXED = ("downsample", "spacing", "key")
+_ONE_AXIS = "Warning: slices were drawn across"
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,22 @@ def _go_on(request: Request, before: Folder, prints: list[dict[str, str]]) -> Fo
     volume = read_volume(request.image, settings.get("spacing"), settings.get("key"))
     old = before.drawn()
     drawn = merge(old, _read(request, volume, settings, old))
+    drawn = replace(drawn, notes=_together(drawn))
     inputs = {"image": record["inputs"]["image"], "slices": [*record["inputs"]["slices"], prints]}
     return _write(request.out / NEXT, request.bundle, volume, drawn, inputs, settings, before)
+
+
+def _together(drawn: Annotation) -> list[str]:
+    """The notes on further slices, with what all of them come to; what was said of the further ones alone may not be so
+    of all.
+    """
+    several = sum(map(bool, drawn.planes)) > 1
+    notes = [note for note in drawn.notes if not (several and note.startswith(_ONE_AXIS))]
+    share = sum(drawn.voxels) / drawn.label.size
+    return [
+        *notes,
+        f"All slices (counted from 0): {planes_text(drawn.planes)}; {share:.1%} of the voxels are labelled.",
+    ]
 
 
 def _read(
