@@ -20,7 +20,7 @@ from .densify_pace import minutes_text
 from .densify_report import write_results
 from .densify_request import Request, open_folder
 from .densify_steps import FINISH, OVERLAY, SCORE, UNCERTAINTY, LineError
-from .densify_work import Work
+from .densify_work import INTERRUPTED, Work
 from .device import check_device
 from .launch import check_package, keep_memory
 from .locate import find_bundle
@@ -70,15 +70,25 @@ def densify(
         print(f"So that a CPU trains faster: export {keep_memory()}")
     before = request.out / "fit" / "model.pt" if folder.path.name == NEXT else None
     work = Work(request.bundle, folder, _taken_up(request, folder, before), request.verbose, free)
+    volume = read_volume(image, folder.record["settings"].get("spacing"), folder.record["settings"].get("key"))
+    table, missing = "", []
     try:
         work.run()
-        table = work.rivals(rivals) if rivals else ""
+        text = write_results(folder, volume, request.keep_drawn)
+        if rivals:
+            table, missing = work.rivals(rivals)
+            text = write_results(folder, volume, request.keep_drawn, table)
     except (LineError, KeyboardInterrupt) as error:
-        status = error.status if isinstance(error, LineError) else 130
-        told = "was stopped" if status == 130 else "failed"
+        status = error.status if isinstance(error, LineError) else INTERRUPTED
+        told = "was stopped" if status == INTERRUPTED else "failed"
         print(f"\nThis step {told}. What is done is kept in {_shown(folder.path)}: the same line goes on from there.")
         return status
-    return _write(request, folder, table, begun)
+    folder.finish("write", 0.0)
+    folder = folder.move_to(request.out) if folder.path.name == NEXT else folder
+    print(f"\n{text}\nAll is done, in {minutes_text(time.perf_counter() - begun)}. Written:")
+    for name in folder.record["files"]:
+        print(f"  {_shown(folder.path / name)}")
+    return 1 if missing else 0
 
 
 def _request(
@@ -150,20 +160,6 @@ def _taken_up(request: Request, folder: Folder, before: Path | None) -> Path | N
         print(f"There are {classes} classes now and were {was}: training starts from random weights.")
         return None
     return before
-
-
-def _write(request: Request, folder: Folder, table: str, begun: float) -> int:
-    settings = folder.record["settings"]
-    volume = read_volume(request.image, settings.get("spacing"), settings.get("key"))
-    text = write_results(folder, volume, request.keep_drawn, table)
-    folder.finish("write", 0.0)
-    if folder.path.name == NEXT:
-        folder = folder.move_to(request.out)
-    print(f"\n{text}")
-    print(f"All is done, in {minutes_text(time.perf_counter() - begun)}. Written:")
-    for name in folder.record["files"]:
-        print(f"  {_shown(folder.path / name)}")
-    return 0
 
 
 def _shown(path: Path) -> str:

@@ -17,7 +17,7 @@ __all__ = ["Pace", "minutes_text", "pace_of", "tiles_of"]
 
 _STARTING = 12.0  # seconds that a process takes to import and to read what it works on
 _BESIDES = 1.3  # of a step: augmentation, loss, the optimiser
-_TRIES = 2
+_TRIES = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def minutes_text(seconds: float) -> str:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The shortest of several tries after one that warms up."""
+    """The shortest of the tries after one that warms up."""
     times = []
     for _ in range(1 + _TRIES):
         begun = time.perf_counter()

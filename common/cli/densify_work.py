@@ -15,12 +15,14 @@ from ..bundling.ids import normal_id
 from ..files import read_json
 from .densify_folder import Folder, case_of
 from .densify_pace import Pace, minutes_text, pace_of, tiles_of
-from .densify_steps import FINISH, OVERLAY, SCORE, Line, case_settings, predict_case, run_line
+from .densify_steps import FINISH, OVERLAY, SCORE, Line, LineError, case_settings, predict_case, run_line
 from .locate import config_file
 from .recipe_table import read_result, write_table
 from .recipes import Recipe
 
-__all__ = ["Work"]
+__all__ = ["INTERRUPTED", "Work"]
+
+INTERRUPTED = 130  # the status of what the keyboard ended
 
 
 class Work:
@@ -115,34 +117,51 @@ class Work:
         place, model = self.path / "predict", self.path / "model.pt"
         predict_case(self.bundle, self.case, model, place, self._entries("predict"), self.overlays, None, self.verbose)
 
-    def rivals(self, recipes: list[Recipe]) -> str:
-        """Train and score rivals on the same slices, and write the table.
+    def rivals(self, recipes: list[Recipe]) -> tuple[str, list[str]]:
+        """Train and score rivals on the same slices, and write their table; one that fails does not end the others.
 
         Args:
             recipes: the rivals; those that are scored already are not scored again.
 
         Returns:
-            the table.
+            the table, and why rivals are missing in it.
+
+        Raises:
+            LineError: when it was interrupted.
         """
+        missing = []
         for recipe in recipes:
-            place = Path("rivals") / recipe.folder
-            if self.folder.done(str(place)):
-                continue
-            print(f"\nRival: {recipe.name}", flush=True)
-            begun = time.perf_counter()
-            own = {normal_id(name) for one in recipe.overlays for name in read_json(config_file(self.bundle, one))}
-            entries = {k: v for k, v in self._entries(str(place)).items() if normal_id(k) not in own}
-            names = (OVERLAY, *self.overlays, *recipe.overlays)
-            train = Line(self.bundle, ("train", *names), entries, {**recipe.settings, "resume": True})
-            if train.value("epochs"):
-                run_line(train, verbose=self.verbose)
-                _tidy(self.path / place)
-            run_line(Line(self.bundle, ("train", "evaluate", *names), entries, recipe.settings), verbose=self.verbose)
-            self.folder.finish(str(place), time.perf_counter() - begun)
+            if not self.folder.done(_place(recipe)):
+                print(f"\nRival: {recipe.name}", flush=True)
+                try:
+                    self._rival(recipe)
+                except LineError as error:
+                    if error.status == INTERRUPTED:
+                        raise
+                    missing.append(f"{recipe.name}: {error}")
         results = [read_result(self.path / "fit", "densify", "held out")]
-        results += [read_result(self.path / "rivals" / one.folder, one.name, "held out") for one in recipes]
-        remark = "Scores are those on the slices held out. The network is the one that has not seen them."
-        return write_table(results, self.path / "rivals", "Filled up by `densify` and by its rivals", [remark])
+        results += [
+            read_result(self.path / _place(one), one.name, "held out")
+            for one in recipes
+            if self.folder.done(_place(one))
+        ]
+        remarks = ["Scores are those on the slices held out. The network is the one that has not seen them."]
+        remarks += ["Missing:\n\n" + "\n".join(f"- {one}" for one in missing)] if missing else []
+        title = "Filled up by `densify` and by its rivals"
+        return write_table(results, self.path / "rivals", title, remarks), missing
+
+    def _rival(self, recipe: Recipe) -> None:
+        begun, place = time.perf_counter(), _place(recipe)
+        own = {normal_id(name) for one in recipe.overlays for name in read_json(config_file(self.bundle, one))}
+        entries = {name: value for name, value in self._entries(place).items() if normal_id(name) not in own}
+        entries |= {"model_path": str(self.path / place / "model.pt")}
+        names = (OVERLAY, *self.overlays, *recipe.overlays)
+        train = Line(self.bundle, ("train", *names), entries, {**recipe.settings, "resume": True})
+        if train.value("epochs"):
+            run_line(train, verbose=self.verbose)
+            _tidy(self.path / place)
+        run_line(Line(self.bundle, ("train", "evaluate", *names), entries, recipe.settings), verbose=self.verbose)
+        self.folder.finish(place, time.perf_counter() - begun)
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -203,6 +222,11 @@ class Work:
         seconds = self._pace.training(epochs * int(line.value("iterations_per_epoch")), validations, self._tiles)
         early = "; it ends earlier when the score on the slices held out no longer rises" if validations else ""
         return f" ({'at most ' if validations else 'about '}{minutes_text(seconds)} for {epochs} epochs{early})."
+
+
+def _place(recipe: Recipe) -> str:
+    """Where a rival's weights and scores lie."""
+    return f"rivals/{recipe.folder}"
 
 
 def _tidy(place: Path) -> None:
