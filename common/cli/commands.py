@@ -143,7 +143,7 @@ class Volseg:
 
     def densify(
         self,
-        image: str = "",
+        image: str,
         *slices: str,
         out: str = "",
         unlabelled: str = "",

@@ -95,9 +95,10 @@ def _request(
     image: str, slices: Sequence[str], out: str, options: Mapping[str, str], overrides: Mapping[str, Any]
 ) -> Request:
     """What was asked for, in one form."""
-    if not image or not slices:
-        came = "no image and no slices were named" if not image else "no file of drawn slices was named"
-        raise InputError(problem(came, "both are needed", "write: volseg densify IMAGE SLICES --out FOLDER"))
+    if not slices:
+        rule = "an image and the slices that were drawn in it are needed"
+        remedy = "write: volseg densify IMAGE SLICES --out FOLDER"
+        raise InputError(problem("no file of drawn slices was named", rule, remedy))
     if not out:
         raise InputError(problem("no folder to write to was named", "results go to a folder", "pass --out FOLDER"))
     given = {name: value for name, value in options.items() if value != ""}

@@ -469,7 +469,6 @@ def test_refused_before_anything_runs(densify, lines, tmp_path, capsys, words, t
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["densify"], "no image and no slices were named"),
         (["densify", "a.nii.gz"], "no file of drawn slices was named"),
         (["densify", "a.nii.gz", "b.nii.gz"], "no folder to write to was named"),
         (["densify", "a.nii.gz", "b.nii.gz", "--out", "x"], "'a.nii.gz' does not exist|b.nii.gz' does not exist"),
