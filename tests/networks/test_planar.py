@@ -8,6 +8,7 @@ from contracts import NetworkCase, NetworkContract
 
 from common.checks import InputError
 from common.networks import PlanarUNet, UNet3D
+from common.networks.doubling_unet import DoublingUNet
 
 TINY = (2, 3, 4, 5)
 
@@ -217,3 +218,12 @@ def test_wrong_arguments_are_named(arguments, text):
 def test_channels_are_named():
     with pytest.raises(InputError, match=r"\(1, 1, 92, 92, 2\): it takes \(batch, 3, D, H, W\)"):
         PlanarUNet(widths=TINY)(torch.zeros(1, 1, 92, 92, 2))
+
+
+def test_the_network_of_a_slice_names_its_two_axes():
+    network = DoublingUNet(2, widths=TINY)
+    assert network.output_size((92, 100)) == (4, 12)
+    with pytest.raises(InputError, match=r"size \(92, 92, 92\) has 3 axes: it must be \(H, W\)"):
+        network.output_size((92, 92, 92))
+    with pytest.raises(InputError, match=r"shape \(1, 3, 92, 92, 2\): it takes \(batch, 3, H, W\)"):
+        network(torch.zeros(1, 3, 92, 92, 2))
