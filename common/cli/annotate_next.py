@@ -39,7 +39,11 @@ def annotate_next(folder: str, count: str = "5", axes: str = "xyz") -> int:
     if number < 1:
         raise InputError(problem(f"count is {number}", "it must be 1 or more", "pass for example --count 5"))
     across = parse_axes(axes)
-    volume, record = read_filled(folder)
+    try:
+        volume, record = read_filled(folder)
+    except FileNotFoundError as error:
+        came = f"'{folder}' is not whole ({error})"
+        raise InputError(problem(came, "it keeps all that volseg densify wrote", "fill the volume up anew")) from error
     planes, spacing = record["planes"], record["spacing"]
     ranked = rank_planes(volume.uncertainty, planes, number, across, spacing)
     rows = describe_planes(ranked, record)

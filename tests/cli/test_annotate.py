@@ -75,6 +75,10 @@ def test_next_says_when_nothing_is_uncertain(filled, capsys):
 def test_next_refuses_what_is_not_there_or_not_done(filled, tmp_path, capsys):
     assert main(["annotate", "next", str(tmp_path)]) == 2
     assert "has no densify.json: it must be a folder that volseg densify made" in capsys.readouterr().err
+    (lost,) = (filled / "predict").glob("*_seg.nii.gz")
+    lost.rename(tmp_path / lost.name)
+    assert main(["annotate", "next", str(filled)]) == 2
+    assert re.search("is not whole .*_seg.nii.gz", capsys.readouterr().err)
     record = json.loads((filled / "densify.json").read_text())
     (filled / "densify.json").write_text(json.dumps({**record, "steps": {}}))
     assert main(["annotate", "next", str(filled)]) == 2
