@@ -281,6 +281,8 @@ def test_blocks_are_worked_on_and_the_answer_is_on_the_images_grid(densify, line
     assert filled.image.shape == filled.dense.shape == filled.uncertainty.shape == SIZE
     report = json.loads((out / "report.json").read_text())
     assert all(set(out) <= set(of) for out, of in zip(report["held_out"], record["planes"], strict=True))
+    assert [[index // 2 for index in of] for of in report["held_out"]] == record["held_out"]
+    assert report["uncertainty"]["voxels"] > 0
 
 
 @pytest.mark.parametrize("form", ["tiff", "hdf5"])
