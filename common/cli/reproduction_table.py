@@ -129,12 +129,15 @@ def _held_out(scores: _Scores) -> str:
 
 def _unlike(experiment: Experiment) -> str:
     """Where there are more or fewer rows or columns than in the paper."""
-    told = [
-        f"{experiment.counts[axis['option']]} {axis['option']}, the paper {axis['count']}"
+    other = [
+        axis
         for axis in experiment.axes
-        if axis.get("option") in experiment.counts and experiment.counts[axis["option"]] != axis["count"]
+        if experiment.counts.get(axis.get("option"), axis.get("count")) != axis.get("count")
     ]
-    return f"Here there are {'; '.join(told)}, so that lines of one name are not the same in both." if told else ""
+    told = [f"{axis['option']} {experiment.counts[axis['option']]}, in the paper {axis['count']}" for axis in other]
+    # parts of another number of parts are other parts, a volume less leaves the others as they are
+    parts = any("{count}" in str(axis["settings"]) for axis in other)
+    return f"Here: {'; '.join(told)}" + (", so that no line is the paper's." if parts else ".") if told else ""
 
 
 def _differences(scores: _Scores) -> str:

@@ -190,11 +190,12 @@ def test_a_data_set_of_ones_own_has_other_numbers_of_folds_and_volumes(bundle, t
     text = (out / "folds" / "table.md").read_text()
     assert "Scored" not in text  # the same in all rows
     assert "Scored: subset 1: case0; subset 2: case1.\n" in (out / "automatic" / "table.md").read_text()
-    assert "Here there are 2 folds, the paper 3," in text and "on nuclei" in text
+    assert "Here: folds 2, in the paper 3, so that no line is the paper's.\n" in text and "on nuclei" in text
     assert "- with BN less without BN: +0.000 (0 of 2); paper +0.033 (2 of 3)\n" in text  # of all the paper's rows
-    assert "- with BN: 1 of 1; paper 1 of 2\n" in (out / "grid" / "table.md").read_text()
+    grid = (out / "grid" / "table.md").read_text()
+    assert "- with BN: 1 of 1; paper 1 of 2\n" in grid and "Here: volumes 1, in the paper 2.\n" in grid
     assert [row[0] for row in tables(text)[0]] == ["held out", "subset 1", "subset 2", "average"]
-    assert len(tables((out / "grid" / "table.md").read_text())[0][0]) == 4
+    assert len(tables(grid)[0][0]) == 4
 
 
 def test_the_same_line_goes_on_and_chosen_recipes_come_first(bundle, tmp_path, capsys):
