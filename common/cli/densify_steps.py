@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -38,8 +39,6 @@ __all__ = [
 OVERLAY = "densify"
 FINISH, SCORE, UNCERTAINTY = "finish", "score", "uncertainty"
 
-# voxels of a patch, as in the overlay: two of them make a step of half a second on two cores
-_PATCH_VOXELS = 48**3
 _STEP, _LEAST = 8, 16  # three poolings of 2; below 16 the lowest level has one voxel, which can not be normalised
 
 
@@ -136,19 +135,20 @@ class LineError(RuntimeError):
         self.status, self.text = status, text
 
 
-def patch_for(size: Sequence[int]) -> list[int]:
-    """The patch that a network of three poolings is trained with on a volume: about 48 x 48 x 48 voxels.
+def patch_for(size: Sequence[int], like: Sequence[int] = (48, 48, 48)) -> list[int]:
+    """The patch that a network of three poolings is trained with on a volume, of about as many voxels as another patch.
 
     Axes are multiples of 8, none above the volume's own, rounded up; what a thin axis leaves goes to the others.
 
     Args:
         size: voxels of the volume along its three axes.
+        like: the other patch.
 
     >>> patch_for((100, 100, 100)), patch_for((30, 240, 240)), patch_for((20, 24, 500))
     ([48, 48, 48], [32, 56, 56], [24, 24, 192])
     """
     limits = [max(_LEAST, -(-int(voxels) // _STEP) * _STEP) for voxels in size]
-    patch, left, axes = [0, 0, 0], float(_PATCH_VOXELS), sorted(range(3), key=lambda axis: limits[axis])
+    patch, left, axes = [0, 0, 0], float(math.prod(like)), sorted(range(3), key=lambda axis: limits[axis])
     while axes:
         side = max(_LEAST, round(left ** (1 / len(axes)) / _STEP) * _STEP)
         if limits[axes[0]] > side:  # then none of the others is shorter
@@ -160,12 +160,14 @@ def patch_for(size: Sequence[int]) -> list[int]:
     return patch
 
 
-def case_settings(case_folder: str | os.PathLike[str]) -> dict[str, Any]:
+def case_settings(bundle: Path, case_folder: str | os.PathLike[str], overlays: Sequence[str] = ()) -> dict[str, Any]:
     """The config entries that a case decides: where it lies, its channels and classes, a patch that fits it.
 
     Args:
+        bundle: its folder; the patch has about as many voxels as that of its configs.
         case_folder: a Decathlon folder of one case; ``labels`` of its ``dataset.json`` names classes 0 .. K - 1 and,
             last, K as unlabelled, ``modality`` the channels.
+        overlays: more overlays of the bundle.
 
     Raises:
         InputError: for a folder that is no data set, or of another number of cases, or with fewer than two classes.
@@ -177,13 +179,14 @@ def case_settings(case_folder: str | os.PathLike[str]) -> dict[str, Any]:
         rule = "it must hold one case, whose labels are two classes or more and, last, the unlabelled"
         raise InputError(problem(came, rule, "make it with volseg densify"))
     names = [labels[str(number)] for number in range(len(labels) - 1)]
+    patch = Line(bundle, ("train", OVERLAY, *overlays)).value("patch_size")
     return {
         "dataset_dir": str(case_folder),
         "in_channels": max(len(content.get("modality") or {}), 1),
         "num_classes": len(names),
         "class_names": names,
         "ignore_index": len(names),
-        "patch_size": patch_for(nibabel.load(folder / entries[0]["image"]).shape[:3]),
+        "patch_size": patch_for(nibabel.load(folder / entries[0]["image"]).shape[:3], patch),
     }
 
 
@@ -216,7 +219,7 @@ def densify_once(
         InputError: see :func:`case_settings`.
     """
     bundle, place, log = Path(bundle), Path(place), None if log is None else Path(log)
-    entries = {**case_settings(case_folder), **dict(settings or {})}
+    entries = {**case_settings(bundle, case_folder, overlays), **dict(settings or {})}
     if start_from is None:  # the overlay's own number is that of a training that goes on
         entries = {"epochs": Line(bundle, ("train", OVERLAY, *overlays)).ids()["epochs"], **entries}
     entries |= {"output_dir": str(place), "model_path": str(place / "model.pt")}

@@ -179,7 +179,7 @@ class Work:
         """
         own = read_json(config_file(self.bundle, without)) if without else {}
         given = {name: value for name, value in self.given.items() if normal_id(name) not in own}
-        entries = {**case_settings(self.case), "held_out": self.held_out, **given}
+        entries = {**case_settings(self.bundle, self.case, self.overlays), "held_out": self.held_out, **given}
         return entries | {"output_dir": str(self.path / place), "model_path": str(self.path / "fit" / "model.pt")}
 
     def _fit_line(self) -> Line:

@@ -15,6 +15,8 @@ from common.cli.densify_steps import case_settings
 from common.data.annotation import Annotation
 from common.data.volume_file import VolumeFile
 
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "unet3d_sparse"
+
 AFFINE = np.array([[0, -0.5, 0, 10.0], [0.5, 0, 0, -3], [0, 0, 2, 7], [0, 0, 0, 1]])
 
 
@@ -50,7 +52,7 @@ def test_the_list_says_what_there_is(tmp_path):
     write_case(tmp_path / "data", volume(image), annotation(image.shape[:3]), ["a", "b"])
     listed = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert listed["labels"] == {"0": "a", "1": "b", "2": "unlabelled"} and len(listed["modality"]) == 2
-    settings = case_settings(tmp_path / "data")
+    settings = case_settings(BUNDLE, tmp_path / "data")
     assert (settings["in_channels"], settings["num_classes"], settings["patch_size"]) == (2, 2, [16, 16, 16])
 
 

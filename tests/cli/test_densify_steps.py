@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -13,6 +14,8 @@ from common.checks import InputError
 from common.cli import densify_steps
 from common.cli.densify_steps import LineError, case_settings, densify_once, patch_for
 from common.data.decathlon import write_dataset
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "unet3d_sparse"
 
 
 @pytest.fixture
@@ -58,12 +61,31 @@ def test_a_patch_has_whole_cells_within_the_volume_and_about_as_many_voxels(size
         assert patch == padded
 
 
+@pytest.mark.parametrize(
+    ("size", "like", "patch"),
+    [
+        ((100, 100, 100), (64, 64, 64), [64, 64, 64]),
+        ((30, 240, 240), (64, 64, 64), [32, 88, 88]),
+        ((100, 100, 100), (16, 16, 16), [16, 16, 16]),
+        ((100, 100, 100), (96, 96, 24), [64, 64, 64]),
+    ],
+)
+def test_a_patch_is_as_large_as_another(size, like, patch):
+    assert patch_for(size, like) == patch
+
+
+def test_a_patch_is_as_large_as_that_of_the_configs(case, repository, tmp_path):
+    overlay = tmp_path / "thin.json"
+    overlay.write_text('{"patch_size": [16, 16, 8]}')
+    assert case_settings(BUNDLE, case, [str(overlay)])["patch_size"] == [16, 16, 16]
+
+
 def test_a_patch_follows_the_axes():
     assert patch_for((240, 30, 240)) == [56, 32, 56] and patch_for((240, 240, 30)) == [56, 56, 32]
 
 
 def test_what_a_case_decides(case):
-    assert case_settings(case) == {
+    assert case_settings(BUNDLE, case) == {
         "dataset_dir": str(case),
         "in_channels": 2,
         "num_classes": 2,
@@ -77,7 +99,7 @@ def test_what_a_case_decides(case):
 def test_what_is_no_case(tmp_path, names, labels):
     write_dataset(tmp_path, {"labels": {str(k): str(k) for k in range(labels)}}, names)
     with pytest.raises(InputError, match=rf"lists {len(names)} cases and {labels - 1} classes: it must hold one case"):
-        case_settings(tmp_path)
+        case_settings(BUNDLE, tmp_path)
 
 
 def test_trains_at_a_falling_rate_and_predicts_with_what_came_of_it(case, started, tmp_path, repository):
