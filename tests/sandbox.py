@@ -41,6 +41,8 @@ def shortened(command: str) -> str:
     words = shlex.split(command)
     names = [name for name in SHORT if any(name in word for word in words)]
     runs = "monai.bundle" in words and "run" in words and "train.json" in command and "evaluate.json" not in command
+    if words[:2] == ["volseg", "densify"]:
+        return f"{command} --epochs 1 --iterations_per_epoch 1 --val_interval 1 --finish_epochs 0"
     if names and (runs or words[:2] in (["volseg", "train"], ["volseg", "demo"])):
         command += "".join(
             f" --{key} {shlex.quote(json.dumps(value))}" for key, value in SHORT[names[0]]["training"].items()
@@ -93,19 +95,30 @@ class Sandbox:
     def provide(self, command: str) -> None:
         """Make the data that a command names, where it is not there: a Decathlon folder, or bare images to predict."""
         words = shlex.split(command)
+        if words[:2] == ["volseg", "densify"]:
+            self._provide_slices(*words[2:4])
         names = [words[k + 1] for k, word in enumerate(words[:-1]) if word == "--dataset_dir"]
         names += words[3:4] if words[:2] == ["volseg", "predict"] else []
         bundle = next((name for name in SHORT if name in command), None)
         for target in (self.folder / name for name in names):
             if target.exists() or bundle is None:
                 continue
-            phantom = {
-                key: value for key, value in SHORT[bundle]["configs"]["dataset_dir"].items() if key != "_target_"
-            }
-            code = f"from common.data.phantoms.registry import phantom_dataset; print(phantom_dataset(**{phantom!r}))"
-            source = Path(self.run(f"python -c {shlex.quote(code)}").stdout.splitlines()[-1])
+            source = self._phantom(bundle)
             predicts = "inference.json" in command or words[:2] == ["volseg", "predict"]
             shutil.copytree(source / "imagesTr" if predicts else source, target)
+
+    def _phantom(self, bundle: str) -> Path:
+        """The folder of a bundle's phantom in miniature."""
+        phantom = {key: value for key, value in SHORT[bundle]["configs"]["dataset_dir"].items() if key != "_target_"}
+        code = f"from common.data.phantoms.registry import phantom_dataset; print(phantom_dataset(**{phantom!r}))"
+        return Path(self.run(f"python -c {shlex.quote(code)}").stdout.splitlines()[-1])
+
+    def _provide_slices(self, image: str, slices: str) -> None:
+        """A volume and the slices drawn in it, under these names."""
+        source = self._phantom("unet3d_sparse")
+        for part, name in (("imagesTr", image), ("labelsTr", slices)):
+            if not (self.folder / name).exists():
+                shutil.copyfile(min((source / part).iterdir()), self.folder / name)
 
     def run(self, command: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a shell, in the sandbox; `more` are further variables."""
