@@ -15,7 +15,7 @@ from ..data.arguments import parse_optional_integer, parse_share
 from ..data.unlabelled import parse_unlabelled
 from ..data.volume_file import parse_spacing, read_volume
 from .densify_case import parse_downsample
-from .densify_folder import NEXT, Folder, read_record
+from .densify_folder import Folder, read_record
 from .densify_pace import minutes_text
 from .densify_report import write_results
 from .densify_request import Request, open_folder
@@ -68,7 +68,7 @@ def densify(
         raise InputError(problem(came, "rivals are scored on slices held out", "leave --rivals out, or draw more"))
     if sys.platform == "linux":
         print(f"So that a CPU trains faster: export {keep_memory()}")
-    before = request.out / "fit" / "model.pt" if folder.path.name == NEXT else None
+    before = request.out / "fit" / "model.pt" if folder.path != request.out else None
     work = Work(request.bundle, folder, _taken_up(request, folder, before), request.verbose, free)
     volume = read_volume(image, folder.record["settings"].get("spacing"), folder.record["settings"].get("key"))
     table, missing = "", []
@@ -84,7 +84,7 @@ def densify(
         print(f"\nThis step {told}. What is done is kept in {_shown(folder.path)}: the same line goes on from there.")
         return status
     folder.finish("write", 0.0)
-    folder = folder.move_to(request.out) if folder.path.name == NEXT else folder
+    folder = folder.move_to(request.out) if folder.path != request.out else folder
     print(f"\n{text}\nAll is done, in {minutes_text(time.perf_counter() - begun)}. Written:")
     for name in folder.record["files"]:
         print(f"  {_shown(folder.path / name)}")

@@ -56,7 +56,7 @@ def write_results(folder: Folder, volume: VolumeFile, keep_drawn: bool = True, r
         "notes": record["notes"],
         "classes": _classes(folder, case, dense, record),
         "held_out": held_out,
-        "uncertainty": _uncertainty(case, held_out, tested, unsure),
+        "uncertainty": _uncertainty(folder, case, held_out, tested, unsure),
         "next": _next(case, record),
         "seconds": {name: seconds for name, seconds in record["steps"].items() if name != "write"},
         "finished": record["settings"].get("finish_epochs") != 0,
@@ -113,6 +113,7 @@ def _classes(folder: Folder, case: FilledVolume, dense: np.ndarray, record: Mapp
 
 
 def _uncertainty(
+    folder: Folder,
     case: FilledVolume,
     held_out: Sequence[Sequence[int]] | None,
     tested: np.ndarray | None,
@@ -121,7 +122,11 @@ def _uncertainty(
     """How well the uncertainty tells errors on the slices held out."""
     if held_out is None or tested is None or unsure is None:
         return None
+    record = folder.record
+    # where slices of an earlier round cross those held out, the case lacks what was drawn
+    known = read_array(folder.path / "data" / "labelsTr" / f"{case_of(record)}.nii.gz") != case.unlabelled
     scored = on_planes(case.drawn.shape, held_out) & (case.drawn != case.unlabelled)
+    scored &= refined(known.astype(np.uint8), record["downsample"], case.drawn.shape).astype(bool)
     return uncertainty_scores(unsure[scored], tested[scored] != case.drawn[scored])
 
 
@@ -157,6 +162,7 @@ def _markdown(report: Mapping[str, Any], files: Sequence[str], unit: str, rivals
 def _score_text(report: Mapping[str, Any], scores: Sequence[float]) -> str:
     planes = planes_text(report["held_out"])
     told = f"Mean IoU on slices held out ({planes}, counted from 0): {np.mean(scores):.3f}."
+    told += " The best epoch was chosen by it, so that it leans high a little."
     if report["finished"]:
         told += " The network that filled the volume up has then been trained with these slices, too."
     return told

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import torch
 
 from ..checks import InputError, problem
 from ..data.annotation import Annotation, merge, read_annotation
 from ..data.faults import file_fault
 from ..data.volume_file import VolumeFile, read_volume
 from ..files import check_writable, sha256
-from .densify_case import class_names, coarse_planes, save_grid, write_case
+from ..geometry.blocks import block_majority
+from ..geometry.planes import on_planes
+from .densify_case import class_names, coarse_planes, read_array, save_grid, write_case
 from .densify_folder import DRAWN, NEXT, RECORD, Folder, case_of, planes_text, read_record
-from .densify_split import beside_training, hold_out
+from .densify_split import beside_training, hold_out, trained_on
 
 __all__ = ["Request", "open_folder"]
 
@@ -164,6 +168,8 @@ def _write(
     label, notes = write_case(path / "data", volume, drawn, names, factor, case_of({"inputs": inputs}))
     planes = coarse_planes(drawn.planes, factor)
     held_out, told = _held_out(label, drawn, planes, float(settings.get("hold_out", 0.2)), before, factor)
+    if before is not None and held_out is not None and before.record["values"] == list(drawn.values):
+        told += _leave_out_seen(path / "data", case_of({"inputs": inputs}), label, drawn, held_out, before)
     save_grid(path / DRAWN, drawn.label, volume.affine, volume.unit)
     record = {
         "bundle": bundle.name,
@@ -213,6 +219,28 @@ def _held_out(
     if beside_training(planes, held_out):
         notes.append("Warning: slices held out lie beside slices that are trained on, so that their score leans high.")
     return held_out, notes
+
+
+def _leave_out_seen(
+    data: Path, case: str, label: np.ndarray, drawn: Annotation, held_out: Sequence[Sequence[int]], before: Folder
+) -> list[str]:
+    """Take from the case what lies on slices held out now and was trained on before: where slices of both rounds cross.
+
+    The network goes on from weights that have seen it. It stays drawn.
+    """
+    record, old = before.record, before.drawn()
+    earlier = read_array(before.path / "data" / "labelsTr" / f"{case_of(record)}.nii.gz")
+    blocks = block_majority(torch.from_numpy(np.ascontiguousarray(old.label)), record["downsample"], old.ignore_index)
+    seen = trained_on(blocks.numpy(), earlier, old.ignore_index, record["held_out"])
+    scored = (label != drawn.ignore_index) & on_planes(label.shape, held_out)
+    count = int((scored & seen).sum())
+    if not count or count == int(scored.sum()):  # all of it: then there would be no score at all
+        return [] if not count else ["Warning: all voxels held out were trained on before: their score leans high."]
+    path = data / "labelsTr" / f"{case}.nii.gz"
+    grid = nibabel.load(path)
+    left = np.where(scored & seen, drawn.ignore_index, label).astype(label.dtype)
+    save_grid(path, left, grid.affine, grid.header.get_xyzt_units()[0])
+    return [f"{count} voxels held out are not scored, since the network was trained on them before."]
 
 
 def _check_settings(folder: Folder, request: Request) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..geometry.planes import on_planes
 from ..geometry.slice_groups import split_slices
 
-__all__ = ["beside_training", "hold_out"]
+__all__ = ["beside_training", "hold_out", "trained_on"]
 
 Planes = Sequence[Sequence[int]]
 
@@ -75,6 +76,22 @@ def beside_training(planes: Planes, held_out: Planes) -> bool:
         for index in out
     ]
     return 2 * sum(map(bool, pairs)) > len(pairs)
+
+
+def trained_on(drawn: np.ndarray, case: np.ndarray, unlabelled: int, held_out: Planes | None) -> np.ndarray:
+    """What the network of a round, or of one before it, has been trained on: all that was drawn and is not scored.
+
+    Args:
+        drawn: X Y Z, all that was drawn up to that round: classes, and `unlabelled`.
+        case: X Y Z, the label of its case, which lacks what lies on slices held out and had been seen before that.
+        unlabelled: label of voxels that nobody labelled.
+        held_out: planes per axis that the round held out, or None.
+
+    Returns:
+        X Y Z, bool.
+    """
+    scored = (case != unlabelled) & on_planes(case.shape, held_out or ())
+    return (drawn != unlabelled) & ~scored
 
 
 def _spared(group: Planes, planes: Planes, kept: Planes) -> list[list[int]]:

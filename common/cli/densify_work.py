@@ -145,7 +145,10 @@ class Work:
             for one in recipes
             if self.folder.done(_place(one))
         ]
-        remarks = ["Scores are those on the slices held out. The network is the one that has not seen them."]
+        remarks = [
+            "Scores are those on the slices held out. The network is the one that was not trained on them; its best "
+            "epoch was chosen by its score there, which favours it over rivals that learn nothing."
+        ]
         remarks += ["Missing:\n\n" + "\n".join(f"- {one}" for one in missing)] if missing else []
         title = "Filled up by `densify` and by its rivals"
         return write_table(results, self.path / "rivals", title, remarks), missing

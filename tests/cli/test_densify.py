@@ -330,6 +330,63 @@ def test_further_slices_are_added_and_training_goes_on_from_what_has_not_seen_th
     assert np.array_equal(volume(out / "dense.nii.gz")[both != UNDRAWN], both[both != UNDRAWN])
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_where_slices_of_two_rounds_cross_nothing_is_scored_that_was_trained_on(
+    densify, more, tmp_path, capsys, factor
+):
+    out, words = tmp_path / "out", ["--downsample", str(factor)]
+
+    def case(number):
+        return volume(out / "data" / "labelsTr" / f"volume{number}.nii.gz") != 2
+
+    def on(held_out):
+        mask = np.zeros(case_shape, bool)
+        for axis, indices in enumerate(held_out):
+            mask[tuple(indices if a == axis else slice(None) for a in range(3))] = True
+        return mask
+
+    densify(*words)
+    case_shape = tuple(n // factor for n in SIZE)
+    trained, drawn = [case(1) & ~on(read_record(out)["held_out"])], [case(1)]
+    last = save(slices([(0, 2), (1, 7), (2, 6), (2, 10)]), tmp_path / "last.nii.gz")
+    for number, given in ((2, more), (3, last)):
+        capsys.readouterr()
+        assert densify("--continue", "true", given=[given]) == 0
+        told, held_out = capsys.readouterr().out, on(read_record(out)["held_out"])
+        everything = drawn[-1] | coarse(volume(Path(given)) != UNDRAWN, factor)
+        scored = case(number) & held_out
+        crossed = everything & held_out & trained[-1]
+        assert crossed.any() and not (scored & trained[-1]).any()
+        np.testing.assert_array_equal(scored, everything & held_out & ~trained[-1])
+        np.testing.assert_array_equal(case(number) & ~held_out, everything & ~held_out)
+        assert f"{crossed.sum()} voxels held out are not scored" in told
+        trained.append(trained[-1] | (case(number) & ~held_out))
+        drawn.append(everything)
+        dense = volume(out / "dense.nii.gz")
+        there = volume(Path(given)) != UNDRAWN
+        assert np.array_equal(dense[there], volume(Path(given))[there])
+        if factor == 1:
+            assert json.loads((out / "report.json").read_text())["uncertainty"]["voxels"] == scored.sum()
+    data = [nibabel.load(next((out / "data" / part).iterdir())) for part in ("imagesTr", "labelsTr")]
+    assert np.allclose(data[0].affine, data[1].affine)
+    assert data[0].header.get_xyzt_units() == data[1].header.get_xyzt_units()
+
+
+def coarse(mask, factor):
+    for axis in range(3):
+        mask = np.logical_or.reduceat(mask, range(0, mask.shape[axis], factor), axis)
+    return mask
+
+
+def test_a_folder_may_have_any_name(lines, image, drawn, more, tmp_path, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    out = tmp_path / NEXT
+    for words in ([drawn], [drawn], [more, "--continue", "true"]):
+        assert main(["densify", image, *words, "--out", str(out)]) == 0
+        assert (out / "report.md").is_file() and (out / "fit" / "model.pt").is_file() and not (out / NEXT).exists()
+    assert read_record(out)["planes"] == [[5, 12, 18], [4, 10, 15], [2, 4, 8, 12, 14]]
+
+
 def test_a_round_that_fails_leaves_the_one_before_whole(densify, lines, more, tmp_path):
     densify()
     out = tmp_path / "out"
