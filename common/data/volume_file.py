@@ -34,7 +34,8 @@ class VolumeFile:
 
     Args:
         path: the file (or the folder of a DICOM series).
-        array: X Y Z, or X Y Z C where it has channels, in the file's own order of voxels and in its dtype.
+        array: X Y Z, or X Y Z C where it has channels, in the file's own order of voxels and in its dtype, bytes in the
+            machine's order.
         affine: 4x4, voxels to RAS in `unit`; only scales where the file states nothing but edges.
         unit: ``"mm"``, ``"micron"``, ``"meter"`` or ``"unknown"``.
         form: ``"nifti"``, ``"tiff"``, ``"hdf5"`` or ``"world"`` (NRRD, MetaImage, DICOM).
@@ -51,6 +52,11 @@ class VolumeFile:
     placed: bool = True
     notes: tuple[str, ...] = ()
     header: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # torch knows no other order of bytes
+        native = self.array.astype(self.array.dtype.newbyteorder("="), copy=False)
+        object.__setattr__(self, "array", native)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -126,6 +126,25 @@ def test_imagej_stacks(tmp_path, axes, shape, order, unit):
     np.testing.assert_array_equal(volume.affine, np.diag([*volume.spacing, 1]))
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.tif", "a.h5"])
+def test_bytes_come_in_the_machines_order(tmp_path, name):
+    """Torch takes no other."""
+    values = np.random.default_rng(2).integers(0, 3000, SHAPE).astype(">i2" if "nii" in name else ">u2")
+    if name == "a.tif":
+        tifffile.imwrite(tmp_path / name, values.T, byteorder=">", metadata={"axes": "ZYX"})
+    elif name == "a.h5":
+        _hdf5(tmp_path / name, raw=values.T)
+    else:
+        header = nibabel.Nifti1Header(endianness=">")
+        header.set_data_dtype(values.dtype)
+        nibabel.save(nibabel.Nifti1Image(values, AFFINE, header), tmp_path / name)
+        assert np.asanyarray(nibabel.load(tmp_path / name).dataobj).dtype.byteorder == ">"
+    found = read_volume(tmp_path / name)
+    assert found.array.dtype.isnative and np.array_equal(found.array, values)
+    back = read_volume(write_like(found, tmp_path / f"b{found.suffix}", LABEL))
+    assert np.array_equal(back.array, LABEL) and np.allclose(back.affine, found.affine)
+
+
 @pytest.mark.parametrize("axes", ["ZYX", "ZCYX"])
 def test_ome_stacks(tmp_path, axes):
     array = np.random.default_rng(1).integers(0, 255, (7, 2, 6, 5)[:: 1 if axes == "ZCYX" else -1][-len(axes) :])
