@@ -117,7 +117,7 @@ def read_known(volume: VolumeFile, label: str, options: Mapping[str, str | None]
     background = _background(options.get("background"), values)
     if (classes != len(values)).all():
         planes = [list(range(size)) for size in volume.shape]
-        notes.append("The label is dense: every slice may be drawn, and what is not drawn is scored.")
+        notes.append("The label is dense: every slice may be drawn, and what no strategy has drawn is scored.")
         return Known(classes, values, volume.spacing, planes, None, background), notes
     planes = annotated_planes(classes, len(values))
     total = sum(map(len, planes))
@@ -198,6 +198,7 @@ def _run(simulation: Simulation, title: str) -> int:
     except KeyboardInterrupt:
         print("stopped; the same line goes on from here")
         return 130
+    simulation.rescore()
     print(f"\n{write_report(simulation, title, failures)}")
     for name in ("report.md", "report.json", "rounds.csv", "curves.png"):
         if (simulation.out / name).is_file():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import InputError, problem
-from ..files import check_writable, read_json, write_json
+from ..files import atomic_path, check_writable, read_json, write_json
 from ..geometry.next_slice import even_planes, random_planes, rank_planes
 from ..geometry.planes import on_planes
 
@@ -56,7 +56,7 @@ class Known:
         return np.where(on_planes(self.label.shape, planes), self.label, self.unknown).astype(np.uint8)
 
     def scored(self, planes: Planes) -> np.ndarray:
-        """The voxels that are scored when these planes are drawn, X Y Z."""
+        """The voxels that are scored when these planes are drawn (by any strategy), X Y Z."""
         known = (self.label != self.unknown) & ~on_planes(self.label.shape, planes)
         return known if self.held_out is None else known & on_planes(self.label.shape, self.held_out)
 
@@ -108,8 +108,10 @@ def class_ious(predicted: np.ndarray, label: np.ndarray, scored: np.ndarray, cla
     >>> class_ious(np.array([0, 1, 1]), np.array([0, 0, 1]), np.ones(3, bool), 3)
     [0.5, 0.5, None]
     """
-    pairs = label[scored].astype(np.int64) * classes + predicted[scored]
-    table = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    table = np.zeros(classes**2, np.int64)
+    for of_label, of_predicted, where in zip(label, predicted, scored, strict=True):  # counting takes wide numbers
+        table += np.bincount(of_label[where].astype(np.int64) * classes + of_predicted[where], minlength=classes**2)
+    table = table.reshape(classes, classes)
     hits, union = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
     return [float(hit / of) if of else None for hit, of in zip(hits, union, strict=True)]
 
@@ -162,12 +164,29 @@ class Simulation:
 
     def record(self, repeat: int, strategy: str, number: int) -> dict[str, Any] | None:
         """What a round has told, or None where it was not done."""
-        path = self._path(repeat, strategy, number)
-        return read_json(path) if path.is_file() else None
+        path, answer = self._path(repeat, strategy, number), self._answer(repeat, strategy, number)
+        return read_json(path) if path.is_file() and answer.is_file() else None
 
     def records(self) -> list[dict[str, Any]]:
         """What all rounds that were done have told, in order."""
         return [record for task in self.tasks() if (record := self.record(*task)) is not None]
+
+    def rescore(self) -> None:
+        """Score all strategies of a repeat and round on the same voxels: those that none of them has drawn.
+
+        Else one that draws what is hard would be relieved of it, and do better without any better segmentation.
+        """
+        together: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        for record in self.records():
+            together.setdefault((record["repeat"], record["round"]), []).append(record)
+        for records in together.values():
+            planes = [sorted(set().union(*(record["planes"][axis] for record in records))) for axis in range(3)]
+            scored = self.known.scored(planes)
+            for record in records:
+                task = (record["repeat"], record["strategy"], record["round"])
+                if record["scored_voxels"] != (count := int(scored.sum())):
+                    told = self._scores(np.load(self._answer(*task))["label"], scored)
+                    write_json(self._path(*task), {**record, **told, "scored_voxels": count})
 
     def run(self, repeat: int, strategy: str, number: int) -> dict[str, Any]:
         """Draw, segment and score: one round.
@@ -192,8 +211,6 @@ class Simulation:
         drawn, place = self.known.drawn(planes), self.place(repeat, strategy, number)
         label, uncertainty = self.segment(drawn, place, None if before is None else self.place(*before))
         scored = self.known.scored(planes)
-        ious = class_ious(label, self.known.label, scored, len(self.known.values))
-        found = [value for value in ious if value is not None]
         record = {
             "repeat": repeat,
             "strategy": strategy,
@@ -201,8 +218,7 @@ class Simulation:
             "planes": planes,
             "slices": sum(len(of_axis) for of_axis in planes),
             "share": float((drawn != self.known.unknown).mean()),
-            "iou": dict(zip(map(str, self.known.values), ious, strict=True)),
-            "mean_iou": float(np.mean(found)) if found else None,
+            **self._scores(label, scored),
             "scored_voxels": int(scored.sum()),
             "seconds": time.perf_counter() - begun,
             "next": {
@@ -210,8 +226,16 @@ class Simulation:
                 for name in (self.plan.strategies if strategy == START else [strategy])
             },
         }
+        with atomic_path(self._answer(repeat, strategy, number)) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, label=label)
         write_json(self._path(repeat, strategy, number), record)
         return record
+
+    def _scores(self, label: np.ndarray, scored: np.ndarray) -> dict[str, Any]:
+        ious = class_ious(label, self.known.label, scored, len(self.known.values))
+        found = [value for value in ious if value is not None]
+        named = dict(zip(map(str, self.known.values), ious, strict=True))
+        return {"iou": named, "mean_iou": float(np.mean(found)) if found else None}
 
     def name(self, repeat: int, strategy: str, number: int) -> str:
         """A round, named."""
@@ -226,6 +250,10 @@ class Simulation:
 
     def _path(self, repeat: int, strategy: str, number: int) -> Path:
         return self.out / "rounds" / f"{self._stem(repeat, strategy, number)}.json"
+
+    def _answer(self, repeat: int, strategy: str, number: int) -> Path:
+        """Where a round's label lies, to be scored again when the others are done."""
+        return self.out / "labels" / f"{self._stem(repeat, strategy, number)}.npz"
 
     def _start(self, repeat: int) -> Planes:
         """Planes from the middle half of those offered, drawn anew until they show every class, or as many as can be.

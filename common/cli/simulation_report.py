@@ -72,13 +72,14 @@ def write_report(simulation: Simulation, title: str, failures: Mapping[str, str]
 def _scoring(simulation: Simulation) -> str:
     held_out = simulation.known.held_out
     where = (
-        "all labelled voxels on slices that were not drawn"
+        "all labelled voxels"
         if held_out is None
         else f"the {sum(map(len, held_out))} labelled slices that no strategy may draw"
     )
     repeats = simulation.plan.repeats
     spread = f": mean ± sample standard deviation over {repeats} repeats" if repeats > 1 else ""
-    return f"Mean IoU over the classes, on {where}{spread}."
+    same = "of these in each line those that no strategy of the repeat has drawn by then, the same for all"
+    return f"Mean IoU over the classes, on {where}, {same}{spread}."
 
 
 def _markdown(records: Sequence[Mapping[str, Any]], strategies: Sequence[str]) -> str:

@@ -190,6 +190,30 @@ def test_a_simulation_is_told_and_goes_on_where_it_was_stopped(files, monkeypatc
         run(files, "random_walker")
 
 
+def test_who_draws_what_is_hard_is_not_relieved_of_it(tmp_path):
+    """One answer to all that is drawn: wrong and uncertain in a slab, into which one strategy goes alone."""
+    answer = ball()
+    answer[:, :, 2:5] = 0
+    simulation = Simulation(
+        known(),
+        Plan(rounds=3, add=2, repeats=1, strategies=("gain", "even")),
+        lambda drawn, place, before: (answer, (answer != ball()) + 0.01),
+        tmp_path,
+    )
+    apart = [simulation.run(*task) for task in simulation.tasks()]
+    assert len({record["mean_iou"] for record in apart if record["round"] == 3}) == 2
+    for _again in range(2):  # a line that is given again scores anew
+        simulation.rescore()
+        for number in range(4):
+            records = [record for record in simulation.records() if record["round"] == number]
+            planes = [sorted({index for record in records for index in record["planes"][axis]}) for axis in range(3)]
+            scored = known().scored(planes)
+            assert {record["scored_voxels"] for record in records} == {scored.sum()}
+            expected = class_ious(answer, ball(), scored, 2)
+            assert all(list(record["iou"].values()) == pytest.approx(expected) for record in records)
+            assert all(record["mean_iou"] == pytest.approx(np.mean(expected)) for record in records)
+
+
 def test_a_round_that_fails_ends_only_those_that_go_on_from_it(files, monkeypatch, capsys):
     pretender = Pretender(fails=("repeat0_gain_round1", "repeat1_start_round0"))
     monkeypatch.setattr(command, "RivalSegmenter", lambda *args: pretender)
@@ -215,13 +239,15 @@ def told(tmp_path, scores) -> str:
     """The report of rounds with these scores, by strategy and repeat."""
     plan = Plan(rounds=1, repeats=len(scores["random"]), strategies=tuple(scores))
     simulation = Simulation(known(), plan, Pretender(), tmp_path)
-    (tmp_path / "rounds").mkdir()
+    for part in ("rounds", "labels"):
+        (tmp_path / part).mkdir()
     for strategy, of_repeats in {"start": [0.5] * plan.repeats, **scores}.items():
         for repeat, score in enumerate(of_repeats):
             number = int(strategy != "start")
             record = {"repeat": repeat, "strategy": strategy, "round": number, "slices": 3 + number, "share": 0.1}
             record |= {"iou": {"0": score}, "mean_iou": score, "seconds": 1.0}
             simulation._path(repeat, strategy, number).write_text(json.dumps(record))
+            simulation._answer(repeat, strategy, number).touch()
     return write_report(simulation, "title", {})
 
 
