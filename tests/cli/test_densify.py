@@ -331,9 +331,7 @@ def test_further_slices_are_added_and_training_goes_on_from_what_has_not_seen_th
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_where_slices_of_two_rounds_cross_nothing_is_scored_that_was_trained_on(
-    densify, more, tmp_path, capsys, factor
-):
+def test_nothing_is_scored_that_an_earlier_round_was_trained_on(densify, more, tmp_path, capsys, factor):
     out, words = tmp_path / "out", ["--downsample", str(factor)]
 
     def case(number):
