@@ -118,6 +118,11 @@ def test_nor_is_what_their_training_started_from(tmp_path, cube_case, evaluator,
         ({"fingerprint": "a", "split": SPLIT}, {"fingerprint": "b", "split": OTHER_FOLD}, False),
         ({"fingerprint": "a", "split": SPLIT}, None, False),
         ({}, {"fingerprint": "a", "split": SPLIT}, False),
+        (
+            {"fingerprint": "a", "split": {**SPLIT, "cases": [0, 1]}},
+            {"fingerprint": "a", "split": {**OTHER_FOLD, "cases": [2]}},
+            False,
+        ),
         ({"fingerprint": "a"}, {"fingerprint": "a", "split": SPLIT}, True),
     ],
 )
