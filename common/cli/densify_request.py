@@ -16,7 +16,7 @@ import torch
 from ..checks import InputError, problem
 from ..data.annotation import Annotation, merge, read_annotation
 from ..data.faults import file_fault
-from ..data.volume_file import VolumeFile, read_volume
+from ..data.volume_file import VolumeFile, check_finite, read_volume
 from ..files import check_writable, sha256
 from ..geometry.blocks import block_majority
 from ..geometry.planes import on_planes
@@ -101,6 +101,7 @@ def open_folder(request: Request) -> Folder:
 def _begin(request: Request, image: dict[str, str], prints: list[dict[str, str]]) -> Folder:
     settings = dict(request.settings)
     volume = read_volume(request.image, settings.get("spacing"), settings.get("key"))
+    check_finite(volume)
     drawn = _read(request, volume, settings)
     inputs = {"image": image, "slices": [prints]}
     return _write(request.out, request.bundle, volume, drawn, inputs, settings)

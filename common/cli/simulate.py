@@ -15,7 +15,7 @@ from ..checks import InputError, nearest, problem
 from ..data.annotation import annotated_planes
 from ..data.annotation_files import DrawnFile, read_drawn
 from ..data.unlabelled import PLANES, drawn_voxels, parse_unlabelled, read_unlabelled
-from ..data.volume_file import VolumeFile, read_volume
+from ..data.volume_file import VolumeFile, check_finite, read_volume
 from ..files import case_name
 from ..geometry.slice_groups import split_slices
 from .densify_case import class_names
@@ -65,6 +65,7 @@ def simulate(
     overrides = dict(overrides or {})
     _check_segmenter(segmenter, bundle, overlays, overrides)
     volume = read_volume(image, options.get("spacing"), options.get("key"))
+    check_finite(volume)
     known, notes = read_known(volume, label, options)
     place = Path(out or Path("annotate") / case_name(image))
     about = {

@@ -23,7 +23,7 @@ from .volume_hdf5 import HDF5_SUFFIXES, IMAGE_KEYS, read_hdf5, write_hdf5
 from .volume_tiff import TIFF_SUFFIXES, read_tiff, write_tiff
 from .volume_world import WORLD_SUFFIXES, write_world
 
-__all__ = ["VolumeFile", "parse_spacing", "read_volume", "write_like"]
+__all__ = ["VolumeFile", "check_finite", "parse_spacing", "read_volume", "write_like"]
 
 _NIFTI = (".nii.gz", ".nii")
 
@@ -126,6 +126,27 @@ def read_volume(
             )
         )
     return _read_nifti(source) if name.endswith(_NIFTI) else _read_world(source)
+
+
+def check_finite(volume: VolumeFile) -> None:
+    """Refuse an image that holds values which are no numbers.
+
+    Raises:
+        InputError: naming how many, and the first.
+    """
+    faults, first = 0, None
+    for x, plane in enumerate(volume.array if volume.array.dtype.kind in "fc" else ()):
+        if not (good := np.isfinite(plane)).all():
+            faults += int((~good).sum())
+            first = first or (x, *(int(index) for index in np.argwhere(~good)[0]))
+    if faults:
+        raise InputError(
+            problem(
+                f"'{volume.path.name}' holds {faults} values that are NaN or infinite, the first at {first}",
+                "every value must be finite",
+                "replace them, by the value of empty space, and give the mended file",
+            )
+        )
 
 
 def write_like(volume: VolumeFile, path: str | os.PathLike[str], array: np.ndarray, name: str = "label") -> Path:

@@ -523,6 +523,16 @@ def test_refused_before_anything_runs(densify, lines, tmp_path, capsys, words, t
     assert not lines and not (tmp_path / "out" / "densify.json").exists()
 
 
+def test_an_image_with_holes_is_refused_by_its_own_name(densify, lines, image, tmp_path, capsys):
+    grey = volume(Path(image)).copy()
+    grey[3, 4, 5], grey[7] = np.inf, np.nan
+    save(grey, Path(image))
+    assert densify() == 2 and not lines and not (tmp_path / "out" / "densify.json").exists()
+    told = f"'scan.nii.gz' holds {SIZE[1] * SIZE[2] + 1} values that are NaN or infinite, the first at (3, 4, 5)"
+    error = capsys.readouterr().err
+    assert told in error and "replace them" in error
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

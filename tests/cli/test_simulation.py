@@ -306,6 +306,10 @@ def test_what_can_not_be_simulated_is_refused(files):
         run(files, "unets")
     with pytest.raises(InputError, match="--epochs was given: interpolation trains nothing"):
         run(files, overrides={"epochs": "3"})
+    holed = np.where(ball() > 0, np.nan, 1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(holed, np.diag([1.0, 1.0, 2.0, 1.0])), files[0])
+    with pytest.raises(InputError, match=f"'image.nii.gz' holds {ball().sum()} values that are NaN or infinite"):
+        run(files)
 
 
 def test_overrides_for_the_network_are_checked_before_anything_runs(files, repository):
