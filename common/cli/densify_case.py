@@ -20,6 +20,7 @@ from ..geometry.subsampling import upsample_nearest
 from .words import split_names
 
 __all__ = [
+    "MADE_BY",
     "class_names",
     "coarse_planes",
     "parse_downsample",
@@ -29,6 +30,7 @@ __all__ = [
     "write_case",
 ]
 
+MADE_BY = "volseg densify"
 _AS_STORED = {"bool": np.uint8, "float16": np.float32, "int64": np.int32, "uint64": np.uint32}  # for NIfTI readers
 
 
@@ -110,7 +112,7 @@ def write_case(
     ]
     labels = {str(number): name for number, name in enumerate([*names, "unlabelled"])}
     modality = {str(channel): f"channel {channel}" for channel in range(image.channels)}
-    content = {"name": "volseg densify", "modality": modality, "labels": labels}
+    content = {"name": MADE_BY, "modality": modality, "labels": labels}
     with atomic_folder(folder, overwrite=True) as made:
         for part, array in (("imagesTr", grey), ("labelsTr", label)):
             (made / part).mkdir()

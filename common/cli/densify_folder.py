@@ -24,12 +24,23 @@ from ..files import read_json, write_json
 from ..visualize.planes import FilledVolume
 from .densify_case import read_array, refined
 
-__all__ = ["DRAWN", "NEXT", "RECORD", "Folder", "case_of", "planes_text", "read_filled", "read_record"]
+__all__ = [
+    "DRAWN",
+    "NEXT",
+    "RECORD",
+    "Folder",
+    "case_of",
+    "check_free",
+    "planes_text",
+    "read_filled",
+    "read_record",
+]
 
 RECORD, DRAWN, NEXT = "densify.json", "drawn.nii.gz", "next"
 _VERSION = 1
 _FOLDERS = ("data", "fit", "finish", "predict", "rivals")
 _PREDICTED = ("seg", "uncertainty")
+_FILES = ("drawn", "dense", "uncertainty", "densify", "report", "model")  # without their endings
 
 
 class Folder:
@@ -92,6 +103,25 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_free(folder: Path, made_by: str) -> None:
+    """Refuse to begin in a folder that holds something else under a name that would be replaced.
+
+    Args:
+        folder: to begin in, new or not.
+        made_by: ``name`` of the list in ``data`` when that is the rest of a beginning that was cut short.
+
+    Raises:
+        InputError: naming what is there.
+    """
+    listed = folder / "data" / "dataset.json"
+    rest = {"data", DRAWN} if listed.is_file() and read_json(listed).get("name") == made_by else set()
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    replaced = [name for name in there if name in (*_FOLDERS, NEXT) or name.split(".")[0] in _FILES]
+    if taken := [name for name in replaced if name not in rest]:
+        came = f"'{folder}' holds {', '.join(taken)}, and no {RECORD}"
+        raise InputError(problem(came, "what somebody else made is not replaced", "pass a new folder (--out)"))
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:

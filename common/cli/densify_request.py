@@ -20,8 +20,8 @@ from ..data.volume_file import VolumeFile, check_finite, read_volume
 from ..files import check_writable, sha256
 from ..geometry.blocks import block_majority
 from ..geometry.planes import on_planes
-from .densify_case import class_names, coarse_planes, read_array, save_grid, write_case
-from .densify_folder import DRAWN, NEXT, RECORD, Folder, case_of, planes_text, read_record
+from .densify_case import MADE_BY, class_names, coarse_planes, read_array, save_grid, write_case
+from .densify_folder import DRAWN, NEXT, RECORD, Folder, case_of, check_free, planes_text, read_record
 from .densify_split import beside_training, hold_out, trained_on
 
 __all__ = ["Request", "open_folder"]
@@ -99,6 +99,7 @@ def open_folder(request: Request) -> Folder:
 
 
 def _begin(request: Request, image: dict[str, str], prints: list[dict[str, str]]) -> Folder:
+    check_free(request.out, MADE_BY)
     settings = dict(request.settings)
     volume = read_volume(request.image, settings.get("spacing"), settings.get("key"))
     check_finite(volume)

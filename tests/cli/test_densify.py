@@ -523,6 +523,27 @@ def test_refused_before_anything_runs(densify, lines, tmp_path, capsys, words, t
     assert not lines and not (tmp_path / "out" / "densify.json").exists()
 
 
+@pytest.mark.parametrize("own", ["data/scan.nii.gz", "drawn.nii.gz", "next/notes.txt", "dense.tif", "model.pt"])
+def test_what_others_made_is_not_replaced(lines, image, drawn, tmp_path, monkeypatch, repository, capsys, own):
+    monkeypatch.chdir(repository)
+    place = tmp_path / "place"
+    (place / own).parent.mkdir(parents=True)
+    (place / own).write_text("mine")
+    (place / "data.csv").write_text("no harm")
+    assert main(["densify", image, drawn, "--out", str(place)]) == 2 and not lines
+    assert (place / own).read_text() == "mine" and not (place / "densify.json").exists()
+    error = capsys.readouterr().err
+    assert f"place' holds {own.partition('/')[0]}, and no densify.json" in error and "pass a new folder" in error
+
+
+def test_a_beginning_that_was_cut_short_is_begun_anew(densify, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+        patched.setattr(densify_folder.Folder, "save", lambda self: (_ for _ in ()).throw(RuntimeError("power cut")))
+        densify()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "drawn.nii.gz"]
+    assert densify() == 0 and (tmp_path / "out" / "report.md").is_file()
+
+
 def test_an_image_with_holes_is_refused_by_its_own_name(densify, lines, image, tmp_path, capsys):
     grey = volume(Path(image)).copy()
     grey[3, 4, 5], grey[7] = np.inf, np.nan
