@@ -66,6 +66,9 @@ def pace_of(line: Line) -> Pace | None:
         return Pace(_seconds(step, device), _seconds(tile, device))
     except (RuntimeError, ValueError, TypeError, KeyError):
         return None
+    finally:
+        if torch.cuda.is_initialized():  # the lines run in processes of their own, and need the memory
+            torch.cuda.empty_cache()
 
 
 def tiles_of(size: Sequence[int], patch: Sequence[int], overlap: float) -> int:

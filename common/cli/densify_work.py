@@ -88,11 +88,11 @@ class Work:
             begun = time.perf_counter()
             work()
             self.folder.finish(name, time.perf_counter() - begun)
+            _tidy(self.path / name)
 
     def fit(self) -> None:
         """Train; a training that was stopped goes on."""
         run_line(self._fit_line(), verbose=self.verbose)
-        _tidy(self.path / "fit")
         if self.held_out is None:
             self._copy_weights()
 
@@ -110,7 +110,6 @@ class Work:
         entries = self._entries("finish", without=FINISH) | {"model_path": str(self.path / "model.pt")}
         fixed = {**epochs, "held_out": None, "start_from": str(self.path / "fit" / "model.pt"), "resume": True}
         run_line(Line(self.bundle, ("train", OVERLAY, *self.overlays, FINISH), entries, fixed), verbose=self.verbose)
-        _tidy(self.path / "finish")
 
     def predict(self) -> None:
         """Label the whole volume."""
@@ -162,9 +161,9 @@ class Work:
         train = Line(self.bundle, ("train", *names), entries, {**recipe.settings, "resume": True})
         if train.value("epochs"):
             run_line(train, verbose=self.verbose)
-            _tidy(self.path / place)
         run_line(Line(self.bundle, ("train", "evaluate", *names), entries, recipe.settings), verbose=self.verbose)
         self.folder.finish(place, time.perf_counter() - begun)
+        _tidy(self.path / place)
 
     # -- lines -----------------------------------------------------------------------------------------------------
 
@@ -233,6 +232,9 @@ def _place(recipe: Recipe) -> str:
 
 
 def _tidy(place: Path) -> None:
-    """Remove what only serves to go on with a training, and is several times as large as its weights."""
+    """Remove what only serves to go on with a training, and is several times as large as its weights.
+
+    Once it is noted that the step is done: before that, a line that is given again would train anew.
+    """
     for path in place.glob("resume_*.pt"):
         path.unlink()

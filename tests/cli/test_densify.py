@@ -523,6 +523,24 @@ def test_refused_before_anything_runs(densify, lines, tmp_path, capsys, words, t
     assert not lines and not (tmp_path / "out" / "densify.json").exists()
 
 
+def test_a_training_is_not_done_again_whose_end_was_not_noted(densify, lines, tmp_path, monkeypatch):
+    """Weights to go on from are kept until then."""
+    finish = densify_folder.Folder.finish
+    for step, place in (("fit", "fit"), ("finish", "finish"), ("rivals/slice2d", "rivals/slice2d")):
+
+        def cut(self, name, seconds, at=step):
+            if name == at:
+                raise RuntimeError("power cut")
+            finish(self, name, seconds)
+
+        left = tmp_path / "out" / place / "resume_model.pt"
+        with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+            patched.setattr(densify_folder.Folder, "finish", cut)
+            densify("--rivals", "slice2d")
+        assert left.is_file()
+    assert densify("--rivals", "slice2d") == 0 and not list((tmp_path / "out").rglob("resume_*.pt"))
+
+
 @pytest.mark.parametrize("own", ["data/scan.nii.gz", "drawn.nii.gz", "next/notes.txt", "dense.tif", "model.pt"])
 def test_what_others_made_is_not_replaced(lines, image, drawn, tmp_path, monkeypatch, repository, capsys, own):
     monkeypatch.chdir(repository)
