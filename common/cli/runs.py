@@ -31,6 +31,7 @@ from .recipes import Recipe, folder_name
 __all__ = ["Runs", "Variant", "execute"]
 
 _PLACES = ("bundle_root", "dataset_dir", "output_dir", "model_path", "resume")
+_OPTIONS = ("overlays", "jobs", "out", "verbose")  # of the commands that run them
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Runs:
                 raise InputError(problem(came, "each run of a comparison has its own", "leave it out"))
             settings |= {name: value for variant in variants for name, value in variant.settings.items()}
             for base in (("train",), ("train", "evaluate")):
-                check_overrides(merge(self.configs(base, recipe)), settings)
+                options = {name: None for name in _OPTIONS if name not in settings}  # told where misspelt
+                check_overrides({**options, **merge(self.configs(base, recipe))}, settings)
         plan = {"bundle": self.bundle.name, "data": None if self.data is None else str(self.data), **self._plan}
         plan |= {"overlays": self.overlays, "set": self.given}
         self._check_same(self.out / "plan.json", plan)

@@ -85,8 +85,16 @@ def ids_of(configs: Sequence[Path]) -> dict[str, Any]:
         ) from error
 
 
-def check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
-    """MONAI takes an override that answers to nothing without a word; here it is an error with the nearest entry."""
+def check_known(
+    overrides: Iterable[str], ids: dict[str, Any], options: Iterable[str] = ("overlays", "verbose")
+) -> None:
+    """MONAI takes an override that answers to nothing without a word; here it is an error with the nearest entry.
+
+    Args:
+        overrides: names of what was given.
+        ids: of the config.
+        options: of the command; a misspelt one arrives as an override, and is told its name.
+    """
     from ..bundling.ids import check_overrides
 
     if "config_file" in overrides:
@@ -97,7 +105,7 @@ def check_known(overrides: Iterable[str], ids: dict[str, Any]) -> None:
                 "lay others over: --overlays FILE.json",
             )
         )
-    check_overrides(ids, overrides)
+    check_overrides({**{name: None for name in options if name not in overrides}, **ids}, overrides)
 
 
 def refuse(rest: Sequence[str]) -> None:

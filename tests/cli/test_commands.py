@@ -177,6 +177,7 @@ def test_the_rivals_of_a_demo_can_be_chosen(rivals, launched, tmp_path, chosen, 
     ("words", "text"),
     [
         (["train", NAME, "--epoch", "3"], "--epoch answers to no id of the config.*use 'epochs'"),
+        (["train", NAME, "--overlay", "small"], "--overlay answers to no id of the config.*use 'overlays'"),
         (["train", NAME, "--validate::dataset::dat", "x"], "use 'validate::dataset::data'"),
         (["demo", NAME, "--lerning_rate", "3"], "use 'learning_rate'"),
         (["demo", NAME, "--rivals", "wide"], "has no config 'wide'"),

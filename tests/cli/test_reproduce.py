@@ -248,6 +248,7 @@ def test_nothing_measured_leaves_the_figures_of_the_paper(bundle, tmp_path):
         (["automatic"], {"overrides": {"slice_folds": "4"}}, "'slice_folds' was set for with BN"),  # by its overlay
         (["folds", "grid"], {"overrides": {"slices": "[1, 1]"}}, "'slices' was set for with BN"),
         (["folds"], {"overrides": {"epoch": "4"}}, "--epoch answers to no id.*use 'epochs'"),
+        (["folds"], {"overrides": {"overlay": "small"}}, "--overlay answers to no id.*use 'overlays'"),
         (["folds"], {"overlays": ["smal"]}, "has no config 'smal'.*write 'small'"),
         (["grid"], {"overrides": {"dataset_dir": "nowhere"}}, "nowhere"),
     ],
