@@ -125,7 +125,7 @@ class Volseg:
             "The bundle's default, without these overlays, is the paper's."
         )
         if sys.platform == "linux":
-            print(f"So that a CPU trains faster: export {keep_memory()}")
+            print(f"Set for these lines, so that a CPU trains faster: {keep_memory()}")
         recipes = demo_rivals(bundle, rivals)
         steps = demo_steps(bundle, folder, recipes)
         ids = [ids_of(config_files(bundle, step.configs)) for step in steps]

@@ -20,9 +20,9 @@ from .densify_pace import minutes_text
 from .densify_report import write_results
 from .densify_request import Request, open_folder
 from .densify_steps import FINISH, OVERLAY, SCORE, UNCERTAINTY, LineError
-from .densify_work import INTERRUPTED, Work
+from .densify_work import Work
 from .device import check_device
-from .launch import check_package, keep_memory
+from .launch import INTERRUPTED, check_package, keep_memory
 from .locate import find_bundle
 from .recipes import Recipe, parse_recipes
 from .words import check_known, config_files, ids_of, split_names
@@ -33,6 +33,8 @@ __all__ = ["densify"]
 _OWN = ("bundle_root", "dataset_dir", "output_dir", "model_path", "held_out", "start_from", "resume", "in_channels")
 _OWN += ("num_classes", "ignore_index", "cases", "fold", "folds", "slices", "slice_fold", "slice_folds", "seeds_key")
 _FREE = ("device", "workers")  # they do not decide the result
+_OPTIONS = ("unlabelled", "disputed", "spacing", "key", "label_key", "class_names", "hold_out", "downsample")
+_OPTIONS += ("finish_epochs", "overlays", "keep_drawn", "rivals", "verbose", "continue", "bundle", "out")
 
 
 def densify(
@@ -67,7 +69,7 @@ def densify(
         came = "--rivals was given and no slice is held out"
         raise InputError(problem(came, "rivals are scored on slices held out", "leave --rivals out, or draw more"))
     if sys.platform == "linux":
-        print(f"So that a CPU trains faster: export {keep_memory()}")
+        print(f"Set for these lines, so that a CPU trains faster: {keep_memory()}")
     before = request.out / "fit" / "model.pt" if folder.path != request.out else None
     work = Work(request.bundle, folder, _taken_up(request, folder, before), request.verbose, free)
     volume = read_volume(image, folder.record["settings"].get("spacing"), folder.record["settings"].get("key"))
@@ -108,7 +110,7 @@ def _request(
         "spacing": lambda text: list(parse_spacing(text) or ()) or None,
         "downsample": parse_downsample,
         "hold_out": lambda text: parse_share(text, "hold_out"),
-        "finish_epochs": lambda text: parse_optional_integer(text, "finish_epochs"),
+        "finish_epochs": _finish_epochs,
         "overlays": split_names,
         **dict.fromkeys(("key", "label_key", "class_names"), str),
     }
@@ -134,6 +136,14 @@ def _disputed(text: str) -> str:
     return text
 
 
+def _finish_epochs(text: str) -> int | None:
+    number = parse_optional_integer(text, "finish_epochs")
+    if number is not None and number < 0:
+        remedy = "pass for example --finish_epochs 10"
+        raise InputError(problem(f"finish_epochs is {number}", "it must be 0, for none, or more", remedy))
+    return number
+
+
 def _check(bundle: Path, settings: Mapping[str, Any], overrides: Mapping[str, Any], rivals: Sequence[Recipe]) -> None:
     """Refuse, before anything is read, what no line could use."""
     overlays = settings.get("overlays", ())
@@ -143,7 +153,7 @@ def _check(bundle: Path, settings: Mapping[str, Any], overrides: Mapping[str, An
         raise InputError(problem(came, "it follows from the image, the slices and --out", "leave it out"))
     ids = ids_of(config_files(bundle, ("train", "evaluate", OVERLAY, *overlays, SCORE)))
     ids_of(config_files(bundle, ("train", OVERLAY, *overlays, FINISH)))
-    check_known(overrides, {**ids_of(config_files(bundle, ("inference", OVERLAY, UNCERTAINTY))), **ids})
+    check_known(overrides, {**ids_of(config_files(bundle, ("inference", OVERLAY, UNCERTAINTY))), **ids}, _OPTIONS)
     for recipe in rivals:
         check_known(recipe.settings, ids_of(config_files(bundle, ("train", OVERLAY, *overlays, *recipe.overlays))))
     if "device" in overrides:

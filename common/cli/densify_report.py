@@ -152,7 +152,7 @@ def _markdown(report: Mapping[str, Any], files: Sequence[str], unit: str, rivals
         f"Uncertainty on these slices: {uncertainty_text(told)}" if told else "",
         "Voxels that were drawn are as drawn; their uncertainty is 0." if report["keep_drawn"] else "",
         _next_text(report["next"]),
-        rivals.replace("# ", "## ", 1) if rivals else "",
+        rivals.strip().replace("# ", "## ", 1),
         f"Time: {times}; together {minutes_text(sum(report['seconds'].values()))}.",
         "Files: " + ", ".join(files) + ".",
     ]

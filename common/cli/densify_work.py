@@ -16,13 +16,12 @@ from ..files import read_json
 from .densify_folder import Folder, case_of
 from .densify_pace import Pace, minutes_text, pace_of, tiles_of
 from .densify_steps import FINISH, OVERLAY, SCORE, Line, LineError, case_settings, predict_case, run_line
+from .launch import INTERRUPTED
 from .locate import config_file
 from .recipe_table import read_result, write_table
 from .recipes import Recipe
 
-__all__ = ["INTERRUPTED", "Work"]
-
-INTERRUPTED = 130  # the status of what the keyboard ended
+__all__ = ["Work"]
 
 
 class Work:
@@ -209,12 +208,12 @@ class Work:
         return tiles_of(size, line.value("patch_size"), line.value("tile_overlap"))
 
     def _estimate(self, step: str) -> str:
+        if step == "finish" and self.finish_epochs == 0:
+            return ": left out, as asked for."
         if self._pace is None:
             return "."
         if step in ("score", "predict"):
             return f" (about {minutes_text(self._pace.prediction(self._tiles))})."
-        if step == "finish" and self.finish_epochs == 0:
-            return "."
         line = self._fit_line()
         epochs = int(line.value("epochs"))
         validations = -(-epochs // int(line.value("val_interval"))) if self.held_out is not None else 0
@@ -223,7 +222,11 @@ class Work:
             epochs, validations = int(own if self.finish_epochs is None else self.finish_epochs), 0
         seconds = self._pace.training(epochs * int(line.value("iterations_per_epoch")), validations, self._tiles)
         early = "; it ends earlier when the score on the slices held out no longer rises" if validations else ""
-        return f" ({'at most ' if validations else 'about '}{minutes_text(seconds)} for {epochs} epochs{early})."
+        return f" ({'at most ' if validations else 'about '}{minutes_text(seconds)} for {_counted(epochs)}{early})."
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _place(recipe: Recipe) -> str:

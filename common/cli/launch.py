@@ -26,8 +26,9 @@ except ImportError:  # Windows has none
 from ..checks import InputError, problem
 from .excerpt import TracebackFilter, user_error
 
-__all__ = ["bundle_command", "check_package", "keep_memory", "launch", "shown"]
+__all__ = ["INTERRUPTED", "bundle_command", "check_package", "keep_memory", "launch", "shown"]
 
+INTERRUPTED = 128 + signal.SIGINT  # the status of what the keyboard ended
 PACKAGE = __package__.split(".")[0]
 _FOLDER = Path(__file__).resolve().parents[1]
 # MONAI drops an override that is None without a word, where an expression that gives None arrives; "true" and "false"
@@ -138,8 +139,8 @@ def launch(command: Sequence[str], verbose: bool = False) -> int:
             thread.join()
     os.close(read_end)
     held = ["".join(part.held) for part in reversed(filters)]  # what ended the run is on the error stream
-    if status == 0:
-        return 0
+    if status == 0 or (status == INTERRUPTED and "KeyboardInterrupt" in held[0]):  # where it was is nothing to mend
+        return status
     error = user_error(held[0]) or user_error(held[1])
     if error is None:
         sys.stderr.write("".join(held))
@@ -154,7 +155,7 @@ def _wait(process: subprocess.Popen[Any]) -> int:
         return process.wait()
     except KeyboardInterrupt:
         process.wait()
-        return 128 + signal.SIGINT
+        return INTERRUPTED
 
 
 def _writer(stream: IO[str]):

@@ -17,7 +17,8 @@ __all__ = ["Result", "read_result", "write_table"]
 
 _MEAN = "all classes"
 _SEVERAL = "Mean ± sample standard deviation over the runs. "
-_ONE = "Scores of a run are means over the cases held out, application is the network's median time for one."
+_ONE = "Scores of a run are means over the cases held out"
+_APPLICATION = "application is the network's median time for one"
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def write_table(results: Sequence[Result], folder: Path, title: str, remarks: Se
     parts = [f"# {title}"]
     if results:
         memory = list(dict.fromkeys(note for result in results for note in result.notes))
-        several = len({result.run for result in results}) > 1
+        several = _several(results)
         parts += [
-            (_SEVERAL if several else "") + _ONE,
+            _legend(results),
             _markdown(results),
             *([f"Memory is that of training: {'; '.join(memory)}."] if memory else []),
         ]
@@ -136,10 +137,23 @@ def write_table(results: Sequence[Result], folder: Path, title: str, remarks: Se
             comparison_figure(_panels(results), folder / "table.png", spread=True)
     else:
         parts.append("Nothing was scored.")
-    text = "\n\n".join([*parts, *(remark for remark in remarks if remark)]) + "\n"
+    text = "\n\n".join(part for part in [*parts, *remarks] if part) + "\n"
     with atomic_path(folder / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
+
+
+def _several(results: Sequence[Result]) -> bool:
+    return len({result.run for result in results}) > 1
+
+
+def _legend(results: Sequence[Result]) -> str:
+    """What the numbers are; of one run on one case there is no mean to speak of."""
+    timed = any(math.isfinite(result.costs["application_ms"]) for result in results)
+    one = not _several(results) and all(len(result.cases) <= 1 for result in results)
+    parts = [*([] if one else [_ONE]), *([_APPLICATION] if timed else [])]
+    told = ", ".join(parts)
+    return f"{_SEVERAL if _several(results) else ''}{told[:1].upper()}{told[1:]}{'.' if told else ''}"
 
 
 def _markdown(results: Sequence[Result]) -> str:

@@ -254,7 +254,8 @@ def test_without_a_finish_the_scored_network_predicts(densify, lines, tmp_path, 
     densify("--finish_epochs", "0")
     assert lines.names() == ["train", "train+evaluate+score", "inference+uncertainty"]
     assert (tmp_path / "out" / "model.pt").read_text() == (tmp_path / "out" / "fit" / "model.pt").read_text()
-    assert "trained with these slices, too" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "trained with these slices, too" not in told and "train on with all slices: left out, as asked for." in told
 
 
 def test_overlays_lie_over_the_recipe_and_under_the_step(densify, lines):
@@ -493,6 +494,8 @@ def test_rivals_are_scored_on_the_same_slices(densify, lines, tmp_path, capsys):
     assert (tmp_path / "out" / "fit" / "model.pt").read_text() == "1"
     told = capsys.readouterr().out
     assert all(f"| {name} " in told for name in ("densify", "slice2d", "interpolation"))
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "\n\n\n" not in report and "means over the cases" not in report and "application" not in report
     lines.clear()
     assert densify("--rivals", "slice2d,interpolation", "--epochs", "9") == 0 and not lines
 
@@ -504,6 +507,9 @@ def test_rivals_are_scored_on_the_same_slices(densify, lines, tmp_path, capsys):
         (["--num_classes", "3"], "--num_classes was given: it follows from the image"),
         (["--held_out", "[[1],[],[]]"], "--held_out was given: it follows"),
         (["--disputed", "first"], "disputed is 'first': it is one of error, unlabelled, last"),
+        (["--unlabeled", "0"], "--unlabeled answers to no id.*use 'unlabelled'"),
+        (["--downsampel", "2"], "--downsampel answers to no id.*use 'downsample'"),
+        (["--finish_epochs", "-1"], "finish_epochs is -1: it must be 0, for none, or more"),
         (["--hold_out", "20"], "hold_out is '20'"),
         (["--downsample", "0"], "downsample is 0"),
         (["--spacing", "1,2"], "spacing is '1,2'"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.checks import InputError
+from common.cli import launch as launching
 from common.cli.launch import bundle_command, check_package, launch, shown
 
 
@@ -74,6 +75,12 @@ def test_any_other_error_keeps_its_traceback_and_status(tmp_path, capfd):
     assert launch(_child(tmp_path, "import atexit, os\natexit.register(lambda: os._exit(7))\n1 / 0")) == 7
     err = capfd.readouterr().err
     assert "Traceback" in err and "ZeroDivisionError" in err
+
+
+def test_an_interrupt_from_the_keyboard_is_no_error_to_show(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(launching, "_wait", lambda process: process.wait() and launching.INTERRUPTED)
+    assert launch(_child(tmp_path, "raise KeyboardInterrupt")) == 130
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_traceback_in_a_run_that_ends_well_does_not_fail_it(tmp_path, capfd):
