@@ -67,7 +67,8 @@ def densify_figure(
         draw_plane(row[1], case, axis, near, case.drawn, dimmed=undrawn)
         draw_plane(row[2], case, axis, index, case.dense)
         shown = _uncertainty(row[3], case, axis, index)
-        _headings(row, [plane_name(axis, index), f"drawn: {plane_name(axis, near)}", "filled up", "uncertainty"])
+        filled_up = f"filled up: {plane_name(axis, index)}"
+        _headings(row, [plane_name(axis, index), f"nearest drawn: {plane_name(axis, near)}", filled_up, "uncertainty"])
     for row, (axis, index, share) in zip(panels[3:-1], worst):
         wrong = (tested != case.drawn) & ~undrawn
         draw_plane(row[0], case, axis, index)
@@ -159,7 +160,7 @@ def _figure(case: FilledVolume, rows: Sequence[Sequence[int]], columns: int, tit
     figure = Figure(figsize=inches, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=13, weight="bold", color=INK, x=0.01, ha="left")
+        figure.suptitle(f"{title}  (slices counted from 1)", fontsize=13, weight="bold", color=INK, x=0.01, ha="left")
     ratios = [*heights, 0.1]
     return figure, figure.subplots(len(ratios), columns, squeeze=False, gridspec_kw={"height_ratios": ratios})
 
@@ -182,7 +183,9 @@ def _legend(
     """Fill the last row of panels with the scale of the uncertainty, and write the legend below."""
     for panel in row[:-1]:
         panel.set_axis_off()
-    figure.colorbar(shown, cax=row[-1], orientation="horizontal").ax.tick_params(labelsize=8)
+    bar = figure.colorbar(shown, cax=row[-1], orientation="horizontal")
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("uncertainty", fontsize=8, color=INK)
     entries = [Patch(facecolor=class_colour(k), edgecolor=INK, label=case.class_names[k]) for k in case.painted]
     told = {**colours, **dict.fromkeys(notes, "#666666")}
     entries += [Patch(facecolor=colour, edgecolor=INK, label=name) for name, colour in told.items()]

@@ -121,10 +121,16 @@ def test_classes_are_painted_what_is_not_drawn_is_dimmed_and_errors_are_marked()
 def test_a_plane_that_was_not_drawn_is_shown_beside_the_drawn_one(figures):
     assert densify_figure(volume(), "unused.png", "A box")
     told = titles(figures[0])
-    assert len(told) == 12 and figures[0].get_suptitle() == "A box"
-    assert told[0] in ("x slice 3", "x slice 5") and told[1] == "drawn: x slice 4"
-    assert told[4] in ("y slice 5", "y slice 6") and told[5] == f"drawn: {told[4]}"  # across y nothing was drawn
-    assert told[8] == "z slice 4" and told[9] == "drawn: z slice 3"
+    assert len(told) == 12 and figures[0].get_suptitle() == "A box  (slices counted from 1)"
+    assert (
+        told[0] in ("x slice 3", "x slice 5")
+        and told[1] == "nearest drawn: x slice 4"
+        and told[2] == f"filled up: {told[0]}"
+    )
+    assert (
+        told[4] in ("y slice 5", "y slice 6") and told[5] == f"nearest drawn: {told[4]}"
+    )  # across y nothing was drawn
+    assert told[8] == "z slice 4" and told[9] == "nearest drawn: z slice 3"
 
 
 def test_of_the_planes_held_out_the_worst_of_each_axis_is_shown(figures):
