@@ -281,8 +281,12 @@ class StageTrainer(SupervisedTrainer):
 
     def _undecided(self) -> bool:
         """Whether all validations so far, one or more, gave the same score."""
+        return len(set(self._scores())) == 1
+
+    def _scores(self) -> list[float]:
+        """Of all validations so far, where defined."""
         scores = (row[name] for row in self.history for name in row.keys() - _ALWAYS_NOTED)
-        return len({score for score in scores if np.isfinite(score)}) == 1
+        return [score for score in scores if np.isfinite(score)]
 
     def _record_end(self) -> None:
         self._done = True
@@ -292,7 +296,7 @@ class StageTrainer(SupervisedTrainer):
             self._save_resume()
             self._write_cost()
             self._records.end(self.history)
-            if self._undecided() and self.best["epoch"] > 1:
+            if len(self._scores()) > 1 and self._undecided():
                 text = "stage '%s': every validation gave %.4g, so no epoch is better than another; the last is kept."
                 logger.warning(text, self.stage, self.best["score"])
 

@@ -170,6 +170,12 @@ def test_a_stage_in_which_nothing_tells_epochs_apart_says_so(tmp_path, caplog):
     assert texts == ["stage 'locator': every validation gave 0, so no epoch is better than another; the last is kept."]
 
 
+def test_one_validation_is_not_said_to_tell_nothing_apart(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        train_stages(tmp_path, scores={"joint": [0.3, 0.3]}, interval=2)
+    assert not [record for record in caplog.records if "every validation" in record.getMessage()]
+
+
 def test_a_stage_out_of_patience_stays_so_unless_given_more(tmp_path):
     scores = {"joint": [0.5, 0.4, 0.3, 0.2, 0.6]}
     train_stages(tmp_path / "whole", scores=scores)
