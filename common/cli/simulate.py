@@ -19,6 +19,7 @@ from ..data.volume_file import VolumeFile, check_finite, read_volume
 from ..files import case_name
 from ..geometry.slice_groups import split_slices
 from .densify_case import class_names
+from .densify_pace import minutes_text
 from .densify_steps import OVERLAY, Line
 from .simulation import Known, Plan, Simulation
 from .simulation_report import write_report
@@ -191,10 +192,12 @@ def _run(simulation: Simulation, title: str) -> int:
                     failures[name] = str(error) or type(error).__name__
                     bar.write(f"{name}: {failures[name]}")
                 else:
-                    rest = (time.perf_counter() - begun) / number * (len(left) - number) / 60
+                    rest = (time.perf_counter() - begun) / number * (len(left) - number)
                     score = "nothing to score" if record["mean_iou"] is None else f"mean IoU {record['mean_iou']:.3f}"
                     slices = record["slices"]
-                    bar.write(f"{name}: {slices} slices, {score}, {record['seconds']:.0f} s; about {rest:.0f} min left")
+                    bar.write(
+                        f"{name}: {slices} slices, {score}, {record['seconds']:.0f} s; about {minutes_text(rest)} left"
+                    )
                 bar.update()
     except KeyboardInterrupt:
         print("stopped; the same line goes on from here")

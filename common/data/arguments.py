@@ -39,7 +39,7 @@ def parse_integer(value: Any, name: str) -> int:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or number != int(number):
-        raise InputError(problem(f"{name} is {value!r}", "it must be a whole number", f"pass for example --{name} 0"))
+        raise InputError(problem(f"{name} is {value!r}", "it must be a whole number", f"pass for example --{name} 2"))
     return int(number)
 
 

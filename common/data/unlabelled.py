@@ -102,7 +102,7 @@ def read_unlabelled(files: Sequence[DrawnFile], given: int | str | None, shape: 
         problem(
             f"the slices hold the values {_shown(counts)} and none of them looks unlabelled",
             "one value must mark the voxels that nobody labelled",
-            "name it with --unlabelled VALUE",
+            "name it with --unlabelled VALUE; where every voxel is labelled, there is nothing to fill up",
         )
     )
 
