@@ -23,7 +23,7 @@ def test_whole_numbers_are_taken_in_any_form(value, expected):
 
 @pytest.mark.parametrize("value", [1.5, "x", math.nan, "nan", math.inf, None, True, [1]])
 def test_anything_else_is_refused_by_name(value):
-    with pytest.raises(InputError, match="fold is .*it must be a whole number.*--fold 0"):
+    with pytest.raises(InputError, match="fold is .*it must be a whole number.*--fold 2"):
         parse_integer(value, "fold")
 
 
