@@ -21,6 +21,7 @@ DISPUTED = ("error", "unlabelled", "last")
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64")
 _MOST_CLASSES = 255
 _MANY_VALUES = 64
+_NUMBERED = 20  # label values, beyond which they are rather numbers of objects than classes
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,11 @@ def _describe(found: Annotation) -> list[str]:
         notes.append(
             f"Warning: {apart} labelled voxels lie apart from these slices, each slice of theirs with less than a "
             "hundredth of what the fullest holds: they count as drawn, the slices they lie on do not."
+        )
+    if len(found.values) > _NUMBERED:
+        notes.append(
+            f"Warning: each of these {len(found.values)} values is learned as a class of its own. Where they number "
+            "objects of one kind (cells, nuclei), give them one value before."
         )
     if len(used) == 1:
         notes.append(

@@ -50,6 +50,13 @@ def read(tmp_path, image):
     return of
 
 
+@pytest.mark.parametrize(("values", "warned"), [(20, False), (21, True)])
+def test_numbers_of_objects_are_called_out(read, values, warned):
+    numbered = 1 + GRID.sum(-1) % values
+    notes = read(_sparse(numbered.astype(np.uint8), [[5], [], [7]], 0)).notes
+    assert any(f"each of these {values} values is learned as a class" in note for note in notes) == warned
+
+
 @pytest.mark.parametrize("given", [None, "3", 3, "255"])
 @pytest.mark.parametrize("planes", [[[5], [9], [4, 11]], [[], [], [7]], [[2, 18], [3], []]])
 def test_full_slices(read, planes, given):
