@@ -65,8 +65,9 @@ def write_results(folder: Folder, volume: VolumeFile, keep_drawn: bool = True, r
     files += ["report.json", "report.md"]
     write_json(folder.path / "report.json", {**report, "files": files})
     text = _markdown(report, files, case.unit, rivals)
+    picture = "\n![image, slices, label and uncertainty](densify.png)\n" if "densify.png" in files else ""
     with atomic_path(folder.path / "report.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text + picture, encoding="utf-8")
     folder.record["files"] = files
     return text
 

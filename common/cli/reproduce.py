@@ -39,6 +39,7 @@ def list_experiments(bundle: Path, console: Console) -> None:
         table.add_row(one.name, one["title"], ", ".join(names), str(len(names) * len(list(one.cells()))))
     console.print(table)
     print(f"\nRun one, or all: volseg reproduce {bundle.name} {found[0].name} --out FOLDER")
+    print("As it is that is the paper's recipe, hours a run on a GPU; --overlays small,demo makes minutes of it.")
 
 
 def reproduce(
@@ -87,6 +88,8 @@ def reproduce(
         works.append((one, runs, own))
     for one, runs, own in works:
         runs.check(own, [one.variant(*cell, phantom=runs.data is None) for cell in one.cells()])
+    if not overlays:
+        print("These are runs of the paper's recipe: hours each on a GPU. To try them: --overlays small,demo")
     failed = False
     for work in works:
         try:
