@@ -99,7 +99,7 @@ def test_monai_checks_exports_and_loads_it_from_its_own_folder(work, bundle):
 @pytest.mark.slow
 def test_the_steps_of_monai_label_give_the_voxels_of_the_bundle_beside_another_one(repository, work, bundle, dataset):
     other = pack_tiny(repository / "bundles" / NAME, work, TINY, "other_method")
-    code = other / "scripts_other_method" / "networks" / "unet3d.py"
+    code = other / "scripts_other_method" / "networks" / "doubling_unet.py"
     written = code.read_text()
     assert written.count("= self.score(x)") == 1
     code.write_text(written.replace("= self.score(x)", "= -self.score(x)"))
