@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-__all__ = ["beside_share", "crossed_share", "on_planes", "split_slices", "spread_slices"]
+from .planes import on_planes
+
+__all__ = ["beside_share", "crossed_share", "plane_mask", "split_slices", "spread_slices"]
 
 
 def spread_slices(count: int, size: int) -> list[int]:
@@ -49,7 +51,7 @@ def split_slices(planes: Sequence[Sequence[int]], folds: int, seed: int = 0) -> 
 
 def crossed_share(groups: Sequence[Sequence[Sequence[int]]], values: torch.Tensor, ignore_index: int) -> float:
     """Of the labelled voxels on held-out planes, all folds together, the share that lies on planes of training."""
-    times = torch.stack([on_planes(group, values) for group in groups]).sum(0, dtype=torch.int16)
+    times = torch.stack([plane_mask(group, values) for group in groups]).sum(0, dtype=torch.int16)
     times[values == ignore_index] = 0
     return float(times[times > 1].sum()) / max(float(times.sum()), 1.0)
 
@@ -70,9 +72,6 @@ def beside_share(groups: Sequence[Sequence[Sequence[int]]]) -> float:
     return sum(beside) / max(len(beside), 1)
 
 
-def on_planes(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
-    """Mask of the shape of `values` (1, D, H, W): True on any of the planes."""
-    mask = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
-    for axis, indices in enumerate(planes, start=1):
-        mask.index_fill_(axis, torch.tensor(list(indices), dtype=torch.long, device=values.device), True)
-    return mask
+def plane_mask(planes: Sequence[Sequence[int]], values: torch.Tensor) -> torch.Tensor:
+    """Mask of the shape of `values` (1, D, H, W), on its device: True on any of the planes."""
+    return torch.from_numpy(on_planes(values.shape[1:], planes))[None].to(values.device)

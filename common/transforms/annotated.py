@@ -15,7 +15,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from ..checks import InputError, problem
 from ..data.arguments import parse_integer, parse_integers, parse_optional_integer, parse_planes
 from ..geometry.labels import labelled_slices
-from ..geometry.slice_groups import beside_share, crossed_share, on_planes, split_slices, spread_slices
+from ..geometry.slice_groups import beside_share, crossed_share, plane_mask, split_slices, spread_slices
 from .source import source_of
 
 __all__ = ["AnnotatedSlices", "AnnotatedSlicesd", "labelled_share"]
@@ -178,13 +178,13 @@ class AnnotatedSlices(Transform):
             return everything
         if self.planes is not None and self.part != "all":
             self._check_within(values, source)
-            hidden = on_planes(self.planes, values)
+            hidden = plane_mask(self.planes, values)
             return hidden if self.part == "held_out" else ~hidden
         if self.slices is None and (self.folds is None or self.part == "all"):
             return everything
         planes = self._planes(values, source)
         if self.folds is None or self.part == "all":
-            kept = on_planes(planes, values)
+            kept = plane_mask(planes, values)
             return ~kept if self.part == "held_out" else kept
         groups = split_slices(planes, self.folds, self.seed)
         if crossed_share(groups, values, self.ignore_index) > _CROSSED or beside_share(groups) > _BESIDE:
@@ -197,8 +197,8 @@ class AnnotatedSlices(Transform):
                 )
             )
         seen = [sorted(set(of_axis) - set(out)) for of_axis, out in zip(planes, groups[self.fold], strict=True)]
-        kept = on_planes(seen, values)
-        return kept if self.part == "train" else on_planes(groups[self.fold], values) & ~kept
+        kept = plane_mask(seen, values)
+        return kept if self.part == "train" else plane_mask(groups[self.fold], values) & ~kept
 
     def _check_within(self, values: torch.Tensor, source: str) -> None:
         beyond = [max(planes, default=-1) >= size for planes, size in zip(self.planes, values.shape[1:], strict=True)]
