@@ -12,11 +12,12 @@ LAYERS = (
     ("checks",),
     ("geometry",),
     ("files", "weights"),
-    ("networks", "losses", "transforms", "metrics", "data", "visualize"),
+    ("networks", "losses", "transforms", "metrics", "data", "dicom", "visualize"),
     ("inferers",),
     ("handlers",),
     ("engines",),
     ("bundling",),
+    ("certify",),
     ("cli", "__main__"),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
