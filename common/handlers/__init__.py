@@ -4,6 +4,7 @@ from .case_report import CaseReport
 from .key_metric import KeyMetric
 from .lesion_report import LesionReport
 from .prediction_report import PredictionReport
+from .scored_checkpoint import ScoredCheckpointLoader
 from .stage_report import StageReport
 from .start_weights import StartWeights
 from .two_path import TwoPathSchedule
@@ -15,6 +16,7 @@ __all__ = [
     "KeyMetric",
     "LesionReport",
     "PredictionReport",
+    "ScoredCheckpointLoader",
     "StageReport",
     "StartWeights",
     "TwoPathSchedule",

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data.utils import affine_to_spacing
 from monai.utils import CommonKeys
 
 from ..files import check_writable
-from ..metrics.scores import case_scores
+from ..metrics.scores import METRICS, case_scores
 from ..metrics.table import ScoreTable
 from ..visualize.palette import background_classes
 from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
@@ -34,6 +34,8 @@ __all__ = ["CaseReport"]
 
 logger = logging.getLogger(__name__)
 
+_KEY = "val_mean_{}"  # as the key metrics of the trainings are named
+
 
 class CaseReport(EvaluationReport):
     """Writes ``metrics.csv`` (a row a case and class), ``metrics.json`` (means and intervals too) and a picture a case.
@@ -43,9 +45,10 @@ class CaseReport(EvaluationReport):
 
     Prediction and reference are one-hot, by :class:`~common.transforms.one_hot.LabelledOneHotd` in the evaluator's
     postprocessing where some voxels are unlabelled, or class indices on one grid. Where the inferer tells of its last
-    call (``inferer.report``), its numbers are logged and all that it tells is in ``metrics.json``. MONAI's
-    ``MetricsSaver`` writes what single metrics keep; it knows neither the spacing of each case nor intervals, nor is
-    its writing atomic.
+    call (``inferer.report``), its numbers are logged and all that it tells is in ``metrics.json``. The means over cases
+    and classes are among ``engine.state.metrics`` too (``val_mean_dice``, ``val_mean_iou``, ...), where federated
+    learning and trackers look for them. MONAI's ``MetricsSaver`` writes what single metrics keep; it knows neither the
+    spacing of each case nor intervals, nor is its writing atomic.
 
     Args:
         output_dir: folder of the results.
@@ -80,13 +83,26 @@ class CaseReport(EvaluationReport):
         self.view = check_view(view)
         super().__init__(output_dir)
 
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: as of the parent.
+        """
+        super().attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._tell)
+
     def _start(self, engine: Engine) -> None:
         """
         Raises:
             InputError: when the folder can not be written to.
         """
         check_writable(self.output_dir)  # before every case is predicted in vain
+        for metric in METRICS:
+            engine.state.metrics.pop(_KEY.format(metric), None)  # of an earlier run
         super()._start(engine)
+
+    def _tell(self, engine: Engine) -> None:
+        engine.state.metrics |= {_KEY.format(metric): mean for metric, mean in self.table.means().items()}
 
     def _clear(self) -> None:
         self.table = ScoreTable([self.class_names[k] for k in self.classes], self.nsd_tolerance)

@@ -114,6 +114,12 @@ class ScoreTable:
             for name, rows in groups.items()
         }
 
+    def means(self) -> dict[str, float]:
+        """Every metric that is defined somewhere: the mean over cases of the means over their classes."""
+        cases = list(dict.fromkeys(row["case"] for row in self.rows))
+        means = _mean_row([_mean_row([row for row in self.rows if row["case"] == case]) for case in cases])
+        return {metric: value for metric, value in means.items() if not math.isnan(value)}
+
     def statuses(self) -> dict[str, dict[str, int]]:
         """For each class, the number of cases that are scored, absent, missed or a false find."""
         return {

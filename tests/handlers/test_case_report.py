@@ -19,6 +19,10 @@ def rows(folder):
     return {(row["case"], row["class"]): row for row in csv.DictReader((folder / "metrics.csv").open())}
 
 
+def summary_of(folder):
+    return json.loads((folder / "metrics.json").read_text())["summary"]
+
+
 def test_scores_are_those_of_the_volumes_in_mm(tmp_path, cube_case, evaluator, caplog):
     caplog.set_level("INFO")
     out = tmp_path / "out"
@@ -52,6 +56,19 @@ def test_scores_are_those_of_the_volumes_in_mm(tmp_path, cube_case, evaluator, c
     assert {path.name for path in out.glob("*.png")} == {"a_evaluation.png", "b_evaluation.png", "c_evaluation.png"}
     assert "all classes" in caplog.text and "95 % intervals" in caplog.text
     assert str(tmp_path) not in (out / "metrics.json").read_text() + (out / "metrics.csv").read_text()
+
+
+def test_the_means_are_metrics_of_the_run_and_of_no_earlier_one(tmp_path, cube_case, evaluator):
+    cases = [cube_case("a"), cube_case("b", low=(4, 4, 5)), cube_case("c", low=(0, 0, 0), size=0)]
+    engine = evaluator(cases, [CaseReport(tmp_path / "out", NAMES, classes=[1], picture=False)])
+    engine.run()
+    means = {name: content["mean"] for name, content in summary_of(tmp_path / "out")["all classes"].items()}
+    assert means["dice"] == pytest.approx((5 / 6 + 1 + 0) / 3)
+    assert {f"val_mean_{name}": pytest.approx(mean) for name, mean in means.items()} == engine.state.metrics
+    cases.clear()
+    cases.append(cube_case("d", unlabelled=(slice(None), slice(None), [k for k in range(16) if k != 7])))
+    engine.run()
+    assert engine.state.metrics == {"val_mean_dice": 1.0, "val_mean_iou": 1.0}  # surfaces need a dense reference
 
 
 def test_sparse_reference(tmp_path, cube_case, evaluator):
