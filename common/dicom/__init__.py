@@ -1,5 +1,14 @@
-"""DICOM series in."""
+"""DICOM series in: found, chosen, read as volumes, staged as NIfTI."""
 
 from .series import Series, choose_series, find_series, series_table
+from .volume import SeriesVolume, read_series, stage_series
 
-__all__ = ["Series", "choose_series", "find_series", "series_table"]
+__all__ = [
+    "Series",
+    "SeriesVolume",
+    "choose_series",
+    "find_series",
+    "read_series",
+    "series_table",
+    "stage_series",
+]

@@ -63,25 +63,10 @@ _TAGS = [
     *(keyword for _, stated, _ in _APART for keyword in stated),
 ]
 APART = tuple(name for name, *_ in _APART)
-_NO_IMAGES = (
-    "SEG",
-    "RTSTRUCT",
-    "RTPLAN",
-    "RTDOSE",
-    "RTRECORD",
-    "RTIMAGE",
-    "SR",
-    "PR",
-    "KO",
-    "REG",
-    "FID",
-    "RWV",
-    "DOC",
-    "ANN",
-    "M3D",
-)
+_NO_IMAGES = tuple("SEG RTSTRUCT RTPLAN RTDOSE RTRECORD RTIMAGE SR PR KO REG FID RWV DOC ANN M3D".split())
 _PEEK = 4096  # bytes from which a foreign file is told; they hold the whole file meta information
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_FRAMES_MOST = 1 << 16
 _DEFLATED_MOST = 4 << 30  # bytes of one deflated file; a bomb is larger
 
 
@@ -159,20 +144,23 @@ def read_header(path: Path) -> Header | None:
         path: any file.
 
     Returns:
-        None for a foreign or damaged file, a ``DICOMDIR``, and objects that are no images (SEG, RTSTRUCT, SR, PR, ...).
+        None for a foreign file, and for objects that are no images (SEG, RTSTRUCT, SR, PR, ...).
+
+    Raises:
+        InputError: a DICOM file that can not be read; without its path, and without what it holds.
     """
     try:
         with open(path, "rb") as stream:
             start = stream.read(_PEEK)
-        if not _is_dicom(start) or (_DEFLATED in start and not _bearable(path)):
+        if not _is_dicom(start):
             return None
+        if _DEFLATED in start:
+            _check_deflated(path)
         with quiet():
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
-            return _header(dataset, path)
-    except OSError:
-        return None
-    except Exception:  # a damaged file raises whatever the damage leads to, and may quote what it holds
-        return None
+            return _header(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True), path)
+    except Exception as error:  # a damaged file raises whatever the damage leads to
+        came = f"a DICOM file can not be read ({type(error).__name__})"
+        raise InputError(problem(came, "files must be whole", "fetch the series anew")) from None
 
 
 def _is_dicom(start: bytes) -> bool:
@@ -182,17 +170,16 @@ def _is_dicom(start: bytes) -> bool:
     return start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" and len(start) > 132
 
 
-def _bearable(path: Path) -> bool:
-    """Whether a deflated data set stays below `_DEFLATED_MOST`; pydicom would inflate it whole."""
+def _check_deflated(path: Path) -> None:
+    """See that a deflated data set stays below `_DEFLATED_MOST`, since pydicom inflates it whole."""
     with open(path, "rb") as stream:
-        meta = pydicom.filereader.read_partial(stream, lambda tag, vr, length: True).file_meta
-        stream.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
+        length = int(pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength)
+        stream.seek(128 + 4 + 12 + length)  # preamble, "DICM", the element that holds the length
         inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while block := inflater.unconsumed_tail or stream.read(1 << 16):
             total += len(inflater.decompress(block, 1 << 24))
             if total > _DEFLATED_MOST:
-                return False
-    return True
+                raise OverflowError
 
 
 def _header(dataset: Any, path: Path) -> Header | None:
@@ -204,6 +191,8 @@ def _header(dataset: Any, path: Path) -> Header | None:
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > _FRAMES_MOST:
+        raise OverflowError
     planes = tuple(
         _plane(dataset, path, frame, size, (groups[frame] if frame < len(groups) else None, shared))
         for frame in range(frames)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy as np
 
 from ..checks import InputError, problem
 from .headers import APART, Header, Plane, read_header, require_pydicom
+from .slices import SAME_PLACE, TURN
 
 __all__ = ["Series", "choose_series", "find_series", "series_table"]
 
-_TURN = 1e-3  # of direction cosines; beyond it slices lie in several directions
-_SAME = 0.01  # mm; images nearer than this lie at one place
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Series:
 def find_series(folder: str | os.PathLike[str]) -> list[Series]:
     """The image series in a folder and below, or in a single file of several frames.
 
-    Foreign and damaged files, ``DICOMDIR`` and objects without images of a patient (SEG, RTSTRUCT, SR, PR) are passed
+    Foreign files, damaged ones (a warning counts them), ``DICOMDIR`` and objects without images of a patient (SEG, RTSTRUCT, SR, PR) are passed
     over; an image that is there twice is taken once. Images of one series that differ in direction or matrix, or lie at
     the same places and differ in echo, time point, diffusion weighting or kind, are series of their own.
 
@@ -74,9 +75,17 @@ def find_series(folder: str | os.PathLike[str]) -> list[Series]:
         came = "the place of the DICOM series does not exist"
         raise InputError(problem(came, "it must be a folder or a file", "check the path"))
     headers: dict[str, list[Header]] = defaultdict(list)
+    damaged = 0
     for path in _files(root):
-        if header := read_header(path):
+        try:
+            header = read_header(path)
+        except InputError:
+            damaged += 1
+            continue
+        if header:
             headers[header.uid].append(header)
+    if damaged:
+        _logger.warning("%d DICOM files can not be read and were passed over; are slices missing?", damaged)
     found = [series for parts in headers.values() for series in _volumes(parts)]
     return sorted(found, key=lambda one: (one.number is None, one.number or 0, one.uid, len(one.name), one.name))
 
@@ -202,7 +211,7 @@ def _alike(planes: list[Plane]) -> list[list[Plane]]:
 def _parallel(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
     if one is None or other is None:
         return one is other
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _TURN
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= TURN
 
 
 def _apart(planes: list[Plane]) -> list[list[Plane]]:
@@ -229,7 +238,7 @@ def _most(planes: Sequence[Plane]) -> int:
     along = _along(planes)
     if along is None:
         return 1
-    starts = np.flatnonzero(np.diff(np.sort(along), prepend=-np.inf) >= _SAME)
+    starts = np.flatnonzero(np.diff(np.sort(along), prepend=-np.inf) >= SAME_PLACE)
     return int(np.diff(starts, append=len(planes)).max())
 
 
