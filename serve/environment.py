@@ -97,7 +97,7 @@ def interpreter(folder: Path) -> Path:
 
 
 def stamp(folder: Path) -> dict:
-    """What an environment says of itself: hash, python, packages; empty where it is not finished."""
+    """What an environment says of itself: hash, python, what was asked for, packages; empty until it is whole."""
     try:
         return json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -146,22 +146,17 @@ def _do(told: str, command: Sequence[str], folder: Path) -> None:
     print(told, end=" ", flush=True)
     began = time.perf_counter()
     inside = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON") and key != "VIRTUAL_ENV"}
-    done = subprocess.run(
-        command,
-        env=inside,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    log = folder / LOG
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as stream:
+        begin = stream.tell()
+        stream.write(f"$ {' '.join(command)}\n")
+        stream.flush()
+        status = subprocess.call(command, env=inside, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
-    if folder.is_dir():
-        with open(folder / LOG, "a", encoding="utf-8") as stream:
-            stream.write(f"$ {' '.join(command)}\n{done.stdout}\n")
-    if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise BuildError(f"{told.split('] ')[-1]} failed (all of it is in {folder / LOG}):\n{tail}")
+    if status:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace")[begin:].strip().splitlines()[-8:])
+        raise BuildError(f"{told.split('] ')[-1]} failed (all of it is in {log}):\n{tail}")
 
 
 def _into_site(python: str, files: Sequence[Path]) -> None:
@@ -181,7 +176,8 @@ def _stamp(folder: Path, python: str, recipe: Recipe) -> None:
         text=True,
     )
     packages = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
-    content = {"hash": recipe.hash, "python": platform.python_version(), "packages": packages}
+    asked = sorted({re.split(r"[^\w.-]", line)[0] for line in (*recipe.asked, *recipe.without)}, key=str.lower)
+    content = {"hash": recipe.hash, "python": platform.python_version(), "asked": asked, "packages": packages}
     part = folder / f".{STAMP}"
     part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(part, folder / STAMP)

@@ -13,7 +13,7 @@ package is not importable::
 
       RESULT {"passed": true, "told": "loss 0.81 after 2 iterations", "figures": {"loss": 0.81}}
 
-  ``passed``: true; false; or null where the tool itself says that it can not be done for this bundle or on this machine.
+  ``passed``: true; false; or null where the tool itself says that it can not be done for this bundle, or here.
   ``told``: for true one short phrase with the figure that counts; else the reason, for null in the tool's own words.
   ``figures``: numbers by name. A script that ends with another status than 0, or without that line, has failed.
 - ``train`` leaves ``models/model.pt`` and its sidecar in PACKED: the weights of all later steps.

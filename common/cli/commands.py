@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +11,12 @@ import fire
 from rich.console import Console
 from rich.table import Table
 
-from ..checks import InputError, WeightsError, parse_flag, problem
+from ..checks import InputError, WeightsError, problem
 from .annotate import Annotate
 from .converters import convert
 from .demo import demo_rivals, demo_steps, tell_demo
 from .device import check_device
+from .gate import Gate
 from .launch import check_package, keep_memory
 from .locate import describe, find_bundle, known_bundles
 from .words import check_known, config_files, ids_of, quoted, refuse, run_line, split_names
@@ -26,7 +26,7 @@ __all__ = ["Volseg", "main"]
 _TRAIN, _EVALUATE, _PREDICT = ("train",), ("train", "evaluate"), ("inference",)
 
 
-class Volseg:
+class Volseg(Gate):
     """Volumetric segmentation bundles: list them, try one, train, evaluate, predict, check and pack.
 
     Every command prints the "python -m monai.bundle" line it stands for. A flag that is no option of a command
@@ -285,55 +285,6 @@ class Volseg:
         folder, options = Path(out or Path("reproduce") / bundle.name), {"folds": folds, "volumes": volumes}
         chosen = [part.strip() for part in recipes.split(",") if part.strip()]
         return reproduce(bundle, folder, experiments, chosen, split_names(overlays), jobs, options, overrides)
-
-    def lint(self, name: str, *rest: str, **unknown: str) -> int:
-        """Check a bundle as the gate does; every finding is a line.
-
-        Args:
-            name: a bundle's name or folder.
-            rest: nothing more is understood.
-            unknown: no option is understood.
-        """
-        from ..bundling.lint import lint  # here, since it brings torch and MONAI, seconds that no other command needs
-
-        refuse([*rest, *(f"--{option}" for option in unknown)])
-        findings = list(lint(find_bundle(name)))
-        for finding in findings:
-            print(finding)
-        print(f"{name}: {len(findings)} findings" if findings else f"{name}: no findings")
-        return 1 if findings else 0
-
-    def pack(
-        self,
-        name: str,
-        *rest: str,
-        out: str = "packed",
-        without_weights: str = "false",
-        overlays: str = "",
-        **unknown: str,
-    ) -> int:
-        """Make a bundle that stands alone, as a folder and a zip, with the code that it needs.
-
-        Args:
-            name: a bundle's name or folder.
-            rest: nothing more is understood.
-            out: where both go.
-            without_weights: pack a bundle that is not trained, too.
-            overlays: the overlays that its weights were trained under: small.
-            unknown: no other option is understood; what training got as one goes into an overlay.
-        """
-        from ..bundling.pack import pack  # here, since it brings torch and MONAI, seconds that no other command needs
-
-        refuse(rest)
-        if unknown:
-            came = f"'--{next(iter(unknown))}' is not understood"
-            rule = "weights are packed with the overlays that they were trained under, and no other settings"
-            remedy = "put those into an overlay, a JSON in configs/ that docs/README.md names"
-            raise InputError(problem(came, rule, remedy))
-        unweighted = parse_flag(without_weights, "without_weights")
-        for path in pack(find_bundle(name), out, without_weights=unweighted, overlays=split_names(overlays)):
-            print(f"wrote {os.path.relpath(path)}")
-        return 0
 
     def convert(self, form: str, *files: str, out: str = "", **options: str) -> int:
         """Turn data of another form into a Decathlon folder.
