@@ -1,5 +1,6 @@
-"""DICOM series in: found, chosen, read as volumes, staged as NIfTI."""
+"""DICOM series in: unpacked, found, chosen, read as volumes, staged as NIfTI."""
 
+from .archive import unpacked
 from .series import Series, choose_series, find_series, series_table
 from .volume import SeriesVolume, read_series, stage_series
 
@@ -11,4 +12,5 @@ __all__ = [
     "read_series",
     "series_table",
     "stage_series",
+    "unpacked",
 ]
