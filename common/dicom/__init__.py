@@ -1,10 +1,12 @@
-"""DICOM series in: unpacked, found, chosen, read as volumes, staged as NIfTI."""
+"""DICOM series in: unpacked, found, chosen, read as volumes, staged as NIfTI; labels out, as DICOM SEG."""
 
 from .archive import unpacked
+from .segmentation import Algorithm, write_segmentation
 from .series import Series, choose_series, find_series, series_table
 from .volume import SeriesVolume, read_series, stage_series
 
 __all__ = [
+    "Algorithm",
     "Series",
     "SeriesVolume",
     "choose_series",
@@ -13,4 +15,5 @@ __all__ = [
     "series_table",
     "stage_series",
     "unpacked",
+    "write_segmentation",
 ]
