@@ -1,0 +1,1 @@
+"""What stands between MONAI Label and those who send it something."""

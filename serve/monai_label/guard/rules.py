@@ -1,0 +1,196 @@
+"""What a request to MONAI Label must be like before the server sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import torch
+
+from . import archives, series, volumes, weights
+from .body import Body, parsed
+from .refused import Refused
+
+_MODEL = re.compile(r"^/(infer|infer/wsi|infer/wsi_v2|train|batch/infer|model|model/info)/([^/]+)/?$")
+# what becomes a part of a path on the server
+_NAMES = ("image", "label", "id", "tag", "label_tag", "session_id", "model_filename", "result_extension", "client_id")
+_PLAIN = re.compile(r"^[^/\\\0]*$")
+
+
+class Rules:
+    """The rules of one server.
+
+    Args:
+        instance: gives the running `MONAILabelApp`.
+        limit: bytes that an upload may have, packed and unpacked.
+    """
+
+    def __init__(self, instance, limit: int) -> None:
+        self._instance, self.limit = instance, limit
+
+    def before_body(self, method: str, path: str, query: str) -> None:
+        """Refuse what the address alone shows to be wrong.
+
+        Raises:
+            Refused: see there.
+        """
+        _check_names({key: value for key, values in parse_qs(query).items() for value in values})
+        found = _MODEL.match(path)
+        if found is None:
+            return
+        kind, model = found.groups()
+        instance = self._instance()
+        known = sorted(instance._trainers if kind == "train" else instance._infers)
+        if model not in known:
+            raise Refused(404, f"there is no model {model!r}", f"it must be one of {', '.join(known)}", "choose one")
+        if kind == "model" and method == "DELETE":
+            raise Refused(
+                403,
+                f"the weights of {model} were to be removed",
+                "without them the server answers from random ones",
+                "remove the bundle from the server instead",
+            )
+
+    def apply(self, method: str, path: str, query: str, body: Body, folder: Path) -> bool:
+        """Look at a request's body, and rename and repack what it carries.
+
+        Args:
+            method: of HTTP.
+            path: of the address.
+            query: of the address.
+            body: changed in place.
+            folder: a private folder for this request.
+
+        Returns:
+            whether the body must be written anew.
+
+        Raises:
+            Refused: when a rule is broken.
+        """
+        asked = {key: values[-1] for key, values in parse_qs(query).items()}
+        params = parsed(body.text("params"), "params") if body.text("params") else body.json
+        params = params if isinstance(params, Mapping) else {}
+        _check_names(params)
+        found = _MODEL.match(path)
+        kind, model = found.groups() if found else ("", "")
+        if kind == "infer":
+            self._infer({**asked, **params}, body)
+        if kind == "batch/infer" and not torch.cuda.device_count() and params.get("multi_gpu", True) is not False:
+            rule = "this server has no GPU"
+            raise Refused(
+                422, "multi_gpu was asked for, or not said", rule, 'send {"device": "cpu", "multi_gpu": false}'
+            )
+        if kind in ("infer", "batch/infer", "train"):
+            self._weights(model, params.get("model_filename"))
+        if kind == "model" and method == "PUT":
+            for _, _, upload in body.files:
+                weights.check(upload, self._instance()._infers[model].network)
+        route = path.rstrip("/")
+        if method == "PUT" and route == "/session":
+            self._session(asked.get("uncompress", "").lower() in ("true", "1", "on", "yes"), body, folder)
+        if method == "PUT" and route in ("/datastore", "/datastore/image", "/datastore/label"):
+            self._stored(asked, body, route.endswith("label"))
+        return bool(body.files)
+
+    def _infer(self, asked: Mapping, body: Body) -> None:
+        has_file = any(name == "file" for name, _, _ in body.files)
+        image, session = asked.get("image"), asked.get("session_id")
+        if not (has_file or image or session):
+            raise Refused(400, "no image", "a request names an image, a session or a file", "send one of the three")
+        if session and self._instance().sessions().get_session(session) is None:
+            raise Refused(404, "the session is not there", "it must be one that was made", "send PUT /session/ again")
+        if image and not session and not has_file:
+            known = getattr(self._instance().datastore(), "list_images", list)()
+            if image not in known:  # a path on the server would be read as well
+                raise Refused(
+                    404,
+                    f"there is no image {image!r}",
+                    "it must be one of the studies",
+                    "ask GET /datastore/?output=all",
+                )
+        for place, (name, filename, path) in enumerate(body.files):
+            ending = volumes.suffix(filename)
+            if name == "label" and filename.endswith(".bin"):
+                ending = ".bin"
+            else:
+                path = self._volume(filename, path)
+            body.files[place] = (name, f"upload{ending}", path)
+
+    def _weights(self, model: str, chosen: object) -> None:
+        task = self._instance()._infers.get(model)
+        network, paths = getattr(task, "network", None), getattr(task, "path", None)
+        if network is None or not paths:
+            return
+        chosen = chosen or task.config().get("model_filename") or Path(paths[-1]).name
+        name = chosen if isinstance(chosen, str) else chosen[0]
+        path = Path(paths[0]).parent / name
+        if not path.is_file():
+            known = ", ".join(sorted(found.name for found in path.parent.glob("*.pt")))
+            raise Refused(
+                404, f"there are no weights {name!r}", f"there are {known}", "choose model.pt, or leave it out"
+            )
+        weights.check(path, network)
+
+    def _session(self, uncompress: bool, body: Body, folder: Path) -> None:
+        files = [(filename, path) for name, filename, path in body.files if name == "files"]
+        if not files:
+            raise Refused(400, "no file", "a session is made of one volume or series", "send it as 'files'")
+        packed = uncompress or files[0][0].lower().endswith(".zip")
+        if packed and (len(files) > 1 or not uncompress):
+            raise Refused(
+                400, "a zip among files, or not to be unpacked", "a session is one zip", "add ?uncompress=true"
+            )
+        if packed:
+            inside = folder / "unpacked"
+            inside.mkdir()
+            slices = series.check(archives.unpack(files[0][1], inside, self.limit))
+            body.files = [("files", "series.zip", archives.pack(slices, folder / "series.zip"))]
+        elif len(files) == 1 and volumes.suffix(files[0][0]):
+            ending = volumes.suffix(files[0][0])
+            body.files = [("files", f"upload{ending}", self._volume(*files[0]))]
+        else:
+            slices = series.check([path for _, path in files])
+            body.files = [("files", f"{number:06d}.dcm", path) for number, path in enumerate(slices)]
+
+    def _stored(self, asked: Mapping, body: Body, is_label: bool) -> None:
+        store = self._instance().datastore()
+        for place, (name, filename, path) in enumerate(body.files):
+            ending = volumes.suffix(filename)
+            path = self._volume(filename, path)
+            if is_label:
+                source = Path(str(store.get_image_uri(asked.get("image", ""))))
+                _check_grid(path, source)
+            stem = Path(filename.replace("\\", "/")).name[: -len(ending)].replace(".", "_")
+            body.files[place] = (name, f"{stem or 'upload'}{ending}", path)
+
+    def _volume(self, filename: str, path: Path) -> Path:
+        """Check an upload as a volume; it then has its format in its name."""
+        ending = volumes.suffix(filename)
+        if not ending:
+            raise volumes.unreadable("the upload has another ending")
+        path = path.rename(path.with_name(path.name + ending))
+        volumes.check(path, self.limit)
+        return path
+
+
+def _check_names(given: Mapping) -> None:
+    for key in _NAMES:
+        value = given.get(key)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (not _PLAIN.match(text) or text in (".", "..")):
+                raise Refused(
+                    400, f"{key} holds a path", "it must be a name", "name what the server has, without folders"
+                )
+
+
+def _check_grid(label: Path, image: Path) -> None:
+    """See that a label has its image's size; a fourth axis (channels, segments) is not compared."""
+    if not volumes.suffix(image.name) or not image.is_file():
+        return
+    sizes = [volumes.check(path, 1 << 62) for path in (label, image)]
+    nifti = all(volumes.suffix(path.name) != ".nrrd" for path in (label, image))
+    if (nifti or all(len(size) == 3 for size in sizes)) and sizes[0][:3] != sizes[1][:3]:
+        came = f"a label of {'x'.join(map(str, sizes[0]))} voxels for an image of {'x'.join(map(str, sizes[1]))}"
+        raise Refused(422, came, "both must have one grid", "draw on the image itself, or resample the label to it")
