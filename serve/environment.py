@@ -169,18 +169,18 @@ def _into_site(python: str, files: Sequence[Path]) -> None:
 
 def _stamp(folder: Path, python: str, recipe: Recipe) -> None:
     """Say that the environment is whole; until then it is half-made."""
-    listed = subprocess.run(
-        [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    packages = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
     asked = sorted({re.split(r"[^\w.-]", line)[0] for line in (*recipe.asked, *recipe.without)}, key=str.lower)
-    content = {"hash": recipe.hash, "python": platform.python_version(), "asked": asked, "packages": packages}
+    content = {"hash": recipe.hash, "python": platform.python_version(), "asked": asked, "packages": _packages(python)}
     part = folder / f".{STAMP}"
     part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(part, folder / STAMP)
+
+
+def _packages(python: str) -> dict[str, str]:
+    """What is installed, by name."""
+    command = [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {one["name"]: one["version"] for one in json.loads(listed.stdout)}
 
 
 @contextmanager
