@@ -253,6 +253,7 @@ def predict_case(
     """
     image = Path(case_folder) / read_dataset(case_folder)[1]["training"][0]["image"]
     fixed = {"dataset_dir": str(image), "output_dir": str(place), "model_path": str(model)}
+    fixed["metadata"] = None  # the weights are those of this very image, not of the paper's
     run_line(Line(bundle, ("inference", OVERLAY, *overlays, UNCERTAINTY), settings, fixed), log, verbose)
     name = case_name(image)
     return place / f"{name}_seg.nii.gz", place / f"{name}_uncertainty.nii.gz"

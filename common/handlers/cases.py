@@ -84,19 +84,24 @@ def class_indices(volume: torch.Tensor) -> torch.Tensor:
     return torch.where(plain.bool().any(dim=0), plain.to(torch.uint8).argmax(dim=0), -1)
 
 
-def image_on_grid(item: Mapping[str, Any], volume: torch.Tensor) -> torch.Tensor | None:
+def image_on_grid(
+    item: Mapping[str, Any], volume: torch.Tensor, loaded: torch.Tensor | None = None
+) -> torch.Tensor | None:
     """The image of a case on the grid of a volume that was brought back to that of the file, for pictures.
 
     Args:
         item: a decollated case; its image is on the grid of the network or of the file.
         volume: C D H W, on the grid of the file.
+        loaded: C D H W, the image as the file has it, where it was read again already.
 
     Returns:
-        the image in memory where it is on that grid, else the file read again; None, with a warning in the log, where
+        the image in memory where it is on that grid, else as the file has it; None, with a warning in the log, where
         that is on another grid too.
     """
     image = item[CommonKeys.IMAGE]
-    if not _same_grid(image, volume):
+    if not _same_grid(image, volume) and loaded is not None:
+        image = loaded
+    elif not _same_grid(image, volume):
         source = image_source(item)
         image = LoadImage(image_only=True, ensure_channel_first=True)(source) if source else image
     if image.shape[1:] == volume.shape[1:]:

@@ -14,11 +14,13 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
+from monai.transforms import LoadImage
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
 from ..checks import InputError
-from ..files import check_writable, write_json
+from ..data.expected import content_hash, input_facts, input_warnings, stated_modality
+from ..files import check_writable, read_json, write_json
 from ..transforms.save import CaseNames
 from ..visualize.palette import background_classes
 from ..visualize.prediction import check_view, has_matplotlib, prediction_figure
@@ -34,6 +36,7 @@ from .cases import (
     without_paths,
     write_failures,
 )
+from .cost import PeakMemory
 
 __all__ = ["PredictionReport"]
 
@@ -48,6 +51,10 @@ class PredictionReport:
     the end in ``failures.json``. Reports name the image's file, never its folder. Where the inferer tells of its last
     call (``inferer.report``, a dictionary), that is the entry ``inferer`` of the case, and its numbers are logged.
 
+    With the bundle's metadata the file of every image is read again and compared with what the bundle expects
+    (``expected_input``): its size, spacing and percentiles, and sentences about what differs, are the entry ``input``
+    of the case; the sentences are logged as warnings. ``input_sha256`` tells which content of the file was predicted.
+
     On a terminal a bar counts the cases and estimates the time left; elsewhere every case is a line in the log.
 
     Args:
@@ -58,9 +65,10 @@ class PredictionReport:
             projections with the prediction over them.
         rotating: whether to write ``CASE_rotating.gif`` too, maximum projections of a whole turn with the prediction
             over them (needs Pillow, which comes with matplotlib).
+        metadata: the bundle's ``metadata.json``; None compares nothing.
 
     Raises:
-        InputError: when there is no such view.
+        InputError: when there is no such view, or no metadata there.
     """
 
     def __init__(
@@ -70,15 +78,18 @@ class PredictionReport:
         picture: bool = True,
         view: str = "slices",
         rotating: bool = False,
+        metadata: str | os.PathLike[str] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.picture, self.view = picture, check_view(view)
         self.rotating = rotating
+        self.expected = None if metadata is None else read_json(metadata).get("expected_input", {})
         self.reports: list[dict[str, Any]] = []
         self._names = CaseNames()
         self._bar: tqdm | None = None
         self._begun = 0.0
+        self._memory: PeakMemory | None = None
 
     def attach(self, engine: Engine) -> None:
         """
@@ -106,9 +117,7 @@ class PredictionReport:
 
     def _begin(self, engine: Engine) -> None:
         self._advance(engine.state.iteration - 1, engine)
-        device = torch.device(engine.state.device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self._memory = PeakMemory(engine.state.device)
         self._begun = time.perf_counter()
 
     def _advance(self, iterations: int, engine: Engine) -> None:
@@ -123,25 +132,39 @@ class PredictionReport:
             torch.cuda.synchronize(device)
         # several items only where a batch holds several patches of cases
         seconds = (time.perf_counter() - self._begun) / max(len(engine.state.output), 1)
-        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        cost = {"seconds": round(seconds, 3), "device": device.type, **self._peak()}
         for item in engine.state.output:
             report = self._describe(item)
             name, warning = report["case"], getattr(engine.state, "warning", None)
-            report |= {
-                "seconds": round(seconds, 3),
-                "device": device.type,
-                "peak_memory_bytes": memory,
-                "warning": warning,
-            }
+            source = image_source(item)
+            report |= {**cost, "warning": warning, "input_sha256": content_hash(source) if source else None}
             if told := inferer_report(engine):
                 report["inferer"] = told
-            report |= self._draw(item, name, warning)
+            loaded = None
+            if self.expected is not None and source:
+                loaded = LoadImage(image_only=True, ensure_channel_first=True)(source)
+                report["input"] = self._compare(name, loaded, source)
+            report |= self._draw(item, name, warning, loaded)
             write_json(
                 self.output_dir / f"{name}_report.json",
                 {**report, "weights": without_paths(getattr(engine.state, "weights", None)), "versions": versions()},
             )
             self.reports.append(report)
             self._tell(engine, report)
+
+    def _peak(self) -> dict[str, Any]:
+        """The most memory that the case took, before anything is done for its report, and what that measures."""
+        peak = self._memory.mib() if self._memory is not None else None
+        kind = self._memory.kind if self._memory is not None and peak is not None else None
+        return {"peak_memory_bytes": None if peak is None else round(peak * 2**20), "peak_memory_kind": kind}
+
+    def _compare(self, name: str, image: MetaTensor, source: str) -> dict[str, Any]:
+        """What the image of a case is, and sentences on how it differs from what is expected, which are logged too."""
+        facts = input_facts(image, affine_in_mm(image), stated_modality(source))
+        warnings = input_warnings(self.expected or {}, facts)
+        for sentence in warnings:
+            logger.warning("%s: %s", name, sentence)
+        return {**facts, "warnings": warnings}
 
     def _describe(self, item: dict[str, Any]) -> dict[str, Any]:
         """Name, grid and volumes of one prediction."""
@@ -164,10 +187,12 @@ class PredictionReport:
             "found": any(count for k, count in enumerate(counts) if k not in background),
         }
 
-    def _draw(self, item: dict[str, Any], name: str, warning: str | None) -> dict[str, str | None]:
+    def _draw(
+        self, item: dict[str, Any], name: str, warning: str | None, loaded: torch.Tensor | None
+    ) -> dict[str, str | None]:
         """The pictures that are asked for; their names, or None where one could not be drawn."""
         pred, picture = item[CommonKeys.PRED], self.picture and has_matplotlib
-        image = image_on_grid(item, pred) if picture or self.rotating else None
+        image = image_on_grid(item, pred, loaded) if picture or self.rotating else None
         shared: dict[str, Any] = {
             "affine": affine_in_mm(pred),
             "class_names": self.class_names,

@@ -1,7 +1,9 @@
 """Reports and pictures of predictions."""
 
+import hashlib
 import json
 import re
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, list_data_collate
 from monai.inferers import SimpleInferer
-from monai.transforms import Compose, Invertd, LoadImaged, Spacingd
+from monai.transforms import Compose, Invertd, LoadImaged, ScaleIntensityd, Spacingd
 
 from common.checks import InputError
 from common.engines.case_evaluator import CaseEvaluator, CasesFailed
@@ -33,12 +35,83 @@ def test_report_of_a_case(tmp_path, cube_case, evaluator, set_state):
     assert report["volumes"]["cube"] == {"voxels": 216, "mm3": pytest.approx(324.0), "ml": pytest.approx(0.324)}
     assert report["spacing_mm"] == [0.5, 1.0, 3.0] and report["shape"] == [16, 16, 16]
     assert report["found"] and report["warning"] == "phantom weights" and report["weights"] == {"dataset": "kidney"}
-    assert report["seconds"] > 0 and report["peak_memory_bytes"] is None and "monai" in report["versions"]
+    assert report["seconds"] > 0 and "monai" in report["versions"]
     assert report["picture"] == "a.png" and (out / "a.png").stat().st_size > 10_000
     summary = json.loads((out / "predictions.json").read_text())
     assert [case["case"] for case in summary["cases"]] == ["a"] and summary["failures"] == []
     assert not (out / "failures.json").exists()
     assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.json"))
+
+
+def test_memory_on_the_processor(tmp_path, cube_case, evaluator):
+    out = tmp_path / "out"
+    evaluator(images(cube_case, "a"), [PredictionReport(out, NAMES, picture=False)]).run()
+    report = json.loads((out / "a_report.json").read_text())
+    assert report["peak_memory_bytes"] > 2**26 and report["peak_memory_kind"].startswith("resident size of the process")
+
+
+def test_what_was_predicted_is_told_by_its_hash(tmp_path, cube_case, evaluator):
+    case = cube_case("a")
+    evaluator([{"image": case["image"]}], [PredictionReport(tmp_path / "out", NAMES, picture=False)]).run()
+    report = json.loads((tmp_path / "out" / "a_report.json").read_text())
+    assert report["input_sha256"] == hashlib.sha256(Path(case["image"]).read_bytes()).hexdigest()
+    assert "input" not in report
+
+
+@pytest.fixture
+def metadata(tmp_path):
+    """A file of metadata whose bundle expects CT of thin slices, and values up to 0.5."""
+    path = tmp_path / "metadata.json"
+    expected = {
+        "modality": ["CT"],
+        "spacing_mm": {"through_plane": [0.5, 1.0]},
+        "intensity": {"unit": "HU", "percentile_99": [None, 0.5]},
+    }
+    path.write_text(json.dumps({"expected_input": expected}))
+    return path
+
+
+def test_a_report_says_how_the_image_differs_from_what_is_expected(tmp_path, cube_case, evaluator, metadata, caplog):
+    case = cube_case("a")
+    file = nibabel.load(case["image"])
+    file.header["descrip"] = b"modality=MR"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(file.dataobj), file.affine, file.header), case["image"])
+    report = PredictionReport(tmp_path / "out", NAMES, picture=False, metadata=metadata)
+    evaluator([{"image": case["image"]}], [report]).run()
+    said = [
+        "it is MR; the bundle expects CT",
+        "its slices are 3 mm apart; the bundle expects 0.5 to 1 mm",
+        "its 99th percentile is 1 HU; the bundle expects at most 0.5 HU",
+    ]
+    told = json.loads((tmp_path / "out" / "a_report.json").read_text())["input"]
+    assert told["warnings"] == said and all(f"a: {sentence}" in caplog.text for sentence in said)
+    assert (told["modality"], told["spacing_mm"], told["field_of_view_mm"]) == ("MR", [0.5, 1, 3], [8, 16, 48])
+    assert told["intensity"] == {"percentile_1": 0, "percentile_50": 0, "percentile_99": 1}
+    summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert summary["cases"][0]["input"] == told
+
+
+def test_what_is_compared_is_the_file_and_not_what_was_made_of_it(tmp_path, cube_case, evaluator, metadata):
+    pre = Compose(
+        [
+            LoadImaged(keys="image", ensure_channel_first=True),
+            Spacingd(keys="image", pixdim=(1, 1, 1)),
+            ScaleIntensityd(keys="image", minv=0.0, maxv=0.4),
+        ]
+    )
+    post = Invertd(keys="pred", transform=pre, orig_keys="image", nearest_interp=True, to_tensor=True)
+    cases = images(cube_case, "a")
+    loader = DataLoader(Dataset(cases, pre), batch_size=1, collate_fn=list_data_collate)
+    report = PredictionReport(tmp_path / "out", NAMES, metadata=metadata)
+    evaluator(cases, [report], loader=loader, postprocessing=post).run()
+    told = report.reports[0]["input"]
+    assert told["spacing_mm"] == [0.5, 1, 3] and told["intensity"]["percentile_99"] == 1.0
+    assert told["modality"] is None and len(told["warnings"]) == 2 and report.reports[0]["picture"] == "a.png"
+
+
+def test_metadata_that_is_not_there_is_told_before_anything_is_predicted(tmp_path):
+    with pytest.raises(InputError, match="metadata.json' does not exist"):
+        PredictionReport(tmp_path, NAMES, metadata=tmp_path / "metadata.json")
 
 
 def test_volumes_of_a_file_in_micrometres_are_those_of_micrometres(tmp_path, cube_case, evaluator):
