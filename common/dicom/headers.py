@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,7 @@ _TAGS = [
 ]
 APART = tuple(name for name, *_ in _APART)
 _NO_IMAGES = tuple("SEG RTSTRUCT RTPLAN RTDOSE RTRECORD RTIMAGE SR PR KO REG FID RWV DOC ANN M3D".split())
+_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, whatever it is called
 _PEEK = 4096  # bytes from which a foreign file is told; they hold the whole file meta information
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FRAMES_MOST = 1 << 16
@@ -131,10 +133,15 @@ def require_pydicom() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of pydicom, which quote what a header holds, names of patients among it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """No warnings of pydicom, shown or logged: they quote what a header holds, names of patients among it."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def read_header(path: Path) -> Header | None:
@@ -184,9 +191,14 @@ def _check_deflated(path: Path) -> None:
 
 def _header(dataset: Any, path: Path) -> Header | None:
     modality = str(dataset.get("Modality") or "").upper()
-    uid = str(dataset.get("SeriesInstanceUID") or "")
+    kind, uid = (str(dataset.get(keyword) or "") for keyword in ("SOPClassUID", "SeriesInstanceUID"))
+    kind = kind or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     size = (int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
-    if not uid or modality in _NO_IMAGES or min(size) <= 0:
+    if modality in _NO_IMAGES or kind == _DIRECTORY:
+        return None
+    if min(size) <= 0 or not uid:
+        if "Image Storage" in pydicom.uid.UID(kind).name or not kind:
+            raise ValueError
         return None
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()

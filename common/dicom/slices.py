@@ -109,8 +109,7 @@ def check_steps(along: np.ndarray) -> float:
     gaps = np.diff(along)
     if gaps.min() < SAME_PLACE:
         raise SliceFault(
-            f"{int((gaps < SAME_PLACE).sum()) + 1} or fewer of its slices lie at places of others (the first at "
-            f"{along[gaps.argmin()]:.2f} mm)",
+            f"different slices lie at one place ({along[gaps.argmin()]:.2f} mm): several series, or repeated",
             "a volume has one slice at each place",
             "export one echo or time point of the series alone, each slice once",
         )
