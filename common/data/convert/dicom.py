@@ -6,15 +6,30 @@ What is wrong with a series is a `Dropped` with the reason; what is odd and bear
 from __future__ import annotations
 
 import io
-import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from monai.utils import optional_import
 
+from ...dicom.slices import (
+    SAME_PLACE,
+    TILT,
+    TURN,
+    SliceFault,
+    check_directions,
+    check_edges,
+    check_sizes,
+    check_steps,
+    check_straight,
+    check_tilt,
+    fits_int16,
+    ras_affine,
+    size_text,
+)
 from .sources import Dropped
 
 pydicom, has_pydicom = optional_import("pydicom")
@@ -25,10 +40,7 @@ __all__ = ["Files", "Series", "has_pydicom", "read_mask", "read_series"]
 Files = Mapping[str, Callable[[], bytes]]
 
 _NO_SLICES = ("dicomdir", "thumbs.db", "desktop.ini")
-_SAME = 0.01  # mm; slices nearer than this lie at one place
-_OFF = 0.25  # shares of the distance of slices by which one may lie off the regular grid: positions are rounded
-_TILT = 0.5  # degrees; less is rounding
-_TURN = 1e-3  # of direction cosines
+_OFF = 0.5  # shares of the distance of slices by which a mask's may lie off its image's
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,16 @@ class Series:
         return float(np.linalg.norm(self.affine[:3, 2]))
 
 
+@contextmanager
+def _dropping() -> Iterator[None]:
+    """What makes no volume leaves its case out."""
+    try:
+        yield
+    except SliceFault as fault:
+        raise Dropped(fault.came) from fault
+
+
+@_dropping()
 def read_series(files: Files) -> Series:
     """The volume of a CT series, slices in the order of their positions along their common normal.
 
@@ -80,18 +102,16 @@ def read_series(files: Files) -> Series:
     if copies := len(slices) - len(kept):
         notes.append(f"{copies} slices are there twice with the same content; one of each was taken")
     slices, places = [slices[number] for number in kept], places[kept]
-    step = _check_steps(slices, places, directions)
+    step = _step(slices, places @ directions[2])
     notes += _check_tilt(slices, places, directions, known)
-    spacing = [float(value) for value in slices[0].header.PixelSpacing]
-    affine = np.eye(4)
-    affine[:3, :3] = (directions * np.array([[spacing[1]], [spacing[0]], [step]])).T
-    affine[:3, 3] = places[0]
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine + 0.0  # no -0
+    rows, columns = (float(value) for value in slices[0].header.PixelSpacing)
+    affine = ras_affine(places[0], directions, (columns, rows, step))
     values, unscaled = _hounsfield(slices)
     notes += ["its headers have no rescale slope and intercept: stored values were taken as HU"] if unscaled else []
     return Series(values, affine, places, directions, index, notes)
 
 
+@_dropping()
 def read_mask(files: Files, series: Series, name: str) -> tuple[np.ndarray, bool]:
     """A mask on the slices of a series, paired by position; by file name where its headers have no positions.
 
@@ -120,7 +140,9 @@ def read_mask(files: Files, series: Series, name: str) -> tuple[np.ndarray, bool
     for one, number in zip(slices, numbers, strict=True):
         pixels = _pixels(one)
         if pixels.T.shape != shape[:2]:
-            raise Dropped(f"its mask '{name}' has slices of {_size(pixels.shape)}, its image {_size(shape[1::-1])}")
+            raise Dropped(
+                f"its mask '{name}' has slices of {size_text(pixels.shape)}, its image {size_text(shape[1::-1])}"
+            )
         mask[..., number] |= pixels.T != 0
         filled[number] = True
     if missing := int(np.count_nonzero(~filled)):
@@ -166,15 +188,8 @@ def _pixels(one: _Slice) -> np.ndarray:
 
 
 def _check_alike(slices: list[_Slice]) -> None:
-    sizes = sorted({(int(one.header.Rows), int(one.header.Columns)) for one in slices})
-    if len(sizes) > 1:
-        raise Dropped(f"its slices have several sizes ({', '.join(map(_size, sizes))})")
-    spacings = [one.header.get("PixelSpacing") for one in slices]
-    if not all(spacings):
-        raise Dropped(f"{sum(not one for one in spacings)} of its {len(slices)} slices have no pixel spacing")
-    spacings = np.array([[float(value) for value in one] for one in spacings])
-    if not (np.isfinite(spacings).all() and spacings.min() > 0 and np.ptp(spacings, axis=0).max() < _SAME / 10):
-        raise Dropped("its slices differ in pixel spacing, or it is not positive")
+    check_sizes([(int(one.header.Rows), int(one.header.Columns)) for one in slices])
+    check_edges([one.header.get("PixelSpacing") for one in slices])
 
 
 def _directions(slices: list[_Slice]) -> tuple[np.ndarray, bool]:
@@ -184,14 +199,7 @@ def _directions(slices: list[_Slice]) -> tuple[np.ndarray, bool]:
         return np.eye(3), False
     if not all(given):
         raise Dropped(f"{sum(not one for one in given)} of its {len(slices)} slices have no orientation")
-    cosines = np.array([[float(value) for value in one] for one in given])
-    if np.abs(cosines - cosines[0]).max() > _TURN:
-        raise Dropped("its slices lie in several directions")
-    x, y = cosines[0, :3], cosines[0, 3:]
-    if not (abs(np.linalg.norm(x) - 1) < 0.01 and abs(np.linalg.norm(y) - 1) < 0.01 and abs(x @ y) < 0.01):
-        raise Dropped("its orientation is no pair of perpendicular unit vectors")
-    normal = np.cross(x, y)
-    return np.stack([x, y, normal / np.linalg.norm(normal)]), True
+    return check_directions(given), True
 
 
 def _places(slices: list[_Slice], normal: np.ndarray) -> np.ndarray | None:
@@ -218,7 +226,7 @@ def _without_copies(slices: list[_Slice], along: np.ndarray) -> tuple[list[int],
     kept: list[int] = []
     index = {}
     for number, one in enumerate(slices):
-        if kept and along[number] - along[kept[-1]] < _SAME:
+        if kept and along[number] - along[kept[-1]] < SAME_PLACE:
             if not np.array_equal(_pixels(one), _pixels(slices[kept[-1]])):
                 raise Dropped(
                     f"different slices lie at one place ({along[number]:.2f} mm): several series, or repeated"
@@ -229,43 +237,25 @@ def _without_copies(slices: list[_Slice], along: np.ndarray) -> tuple[list[int],
     return kept, index
 
 
-def _check_steps(slices: list[_Slice], places: np.ndarray, directions: np.ndarray) -> float:
-    """The distance of the slices in mm, after it was found to be one."""
-    along = places @ directions[2]
-    if len(along) == 1:
-        header = slices[0].header
-        step = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-        if not step or not float(step) > 0:
-            raise Dropped("it is one slice of unknown thickness")
-        return float(step)
-    gaps = np.diff(along)
-    usual = float(np.median(gaps))
-    wide = np.flatnonzero(gaps > 1.5 * usual)
-    if wide.size:
-        lost = int(np.sum(np.round(gaps[wide] / usual) - 1))
-        where = f"{along[wide[0]]:.2f} and {along[wide[0] + 1]:.2f} mm"
-        raise Dropped(f"about {max(lost, 1)} of its slices are missing (the first between {where})")
-    step = float(along[-1] - along[0]) / (len(along) - 1)
-    if np.abs(along - along[0] - step * np.arange(len(along))).max() > _OFF * step:
-        raise Dropped(f"its slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm)")
-    return step
+def _step(slices: list[_Slice], along: np.ndarray) -> float:
+    """The distance of the slices in mm; the thickness of a single one."""
+    if len(slices) > 1:
+        return check_steps(along)
+    header = slices[0].header
+    step = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
+    if not step or not float(step) > 0:
+        raise Dropped("it is one slice of unknown thickness")
+    return float(step)
 
 
 def _check_tilt(slices: list[_Slice], places: np.ndarray, directions: np.ndarray, known: bool) -> list[str]:
     """Refuse slices that are shifted against each other; what the header says of a tilt all the same is a note."""
-    stated = float(slices[0].header.get("GantryDetectorTilt") or 0.0)
-    across = (places - places[0]) @ directions[:2].T
-    along = (places - places[0]) @ directions[2]
-    angle = math.degrees(math.atan2(float(np.linalg.norm(across[-1])), float(along[-1]))) if len(places) > 1 else 0.0
-    positions = known and bool(slices[0].header.get("ImagePositionPatient"))
-    if angle > _TILT or (not positions and abs(stated) > _TILT):
-        angle = angle if angle > _TILT else abs(stated)
-        raise Dropped(f"its gantry was tilted by {angle:.1f} degrees: its slices are sheared, which NIfTI readers drop")
-    straight = along[:, None] / max(float(along[-1]), _SAME) * across[-1]
-    pixel = min(float(value) for value in slices[0].header.PixelSpacing)
-    if np.abs(across - straight).max() > max(pixel / 2, _SAME):
-        raise Dropped("its slices are shifted sideways against each other")
-    if abs(stated) > _TILT:
+    header = slices[0].header
+    stated = float(header.get("GantryDetectorTilt") or 0.0)
+    positions = known and bool(header.get("ImagePositionPatient"))
+    check_tilt(places, directions, 0.0 if positions else abs(stated))
+    check_straight(places, directions, min(float(value) for value in header.PixelSpacing))
+    if abs(stated) > TILT:
         return [f"its headers speak of a gantry tilted by {stated:g} degrees, its positions do not: taken as straight"]
     return []
 
@@ -281,24 +271,19 @@ def _hounsfield(slices: list[_Slice]) -> tuple[np.ndarray, bool]:
     for number, (one, scale) in enumerate(zip(slices, scales, strict=True)):
         slope, intercept = (1.0, 0.0) if lacking else map(float, scale)
         values = _pixels(one).T * slope + intercept
-        if volume.dtype == np.int16 and not _fits(values):
+        if volume.dtype == np.int16 and not fits_int16(values):
             volume = volume.astype(np.float32)
         volume[..., number] = values
     return volume, bool(lacking)
 
 
-def _fits(values: np.ndarray) -> bool:
-    bounds = np.iinfo(np.int16)
-    return bool(values.min() >= bounds.min and values.max() <= bounds.max and np.array_equal(values, np.rint(values)))
-
-
 def _numbers_by_place(slices: list[_Slice], series: Series, name: str) -> list[int] | None:
     """The slice of the image at each place; None where the headers of a mask have no places of their own."""
     if any(one.header.get("ImageOrientationPatient") for one in slices):
-        if np.abs(_directions(slices)[0] - series.directions).max() > 10 * _TURN:
+        if np.abs(_directions(slices)[0] - series.directions).max() > 10 * TURN:
             raise Dropped(f"its mask '{name}' lies in another direction than its image")
     places = _places(slices, series.directions[2])
-    if places is None or (len(slices) > 1 and np.ptp(places, axis=0).max() < _SAME):
+    if places is None or (len(slices) > 1 and np.ptp(places, axis=0).max() < SAME_PLACE):
         return None
     along = (places - series.places[0]) @ series.directions[2]
     numbers = np.rint(along / series.step).astype(int)
@@ -307,10 +292,6 @@ def _numbers_by_place(slices: list[_Slice], series: Series, name: str) -> list[i
     pixel = float(np.linalg.norm(series.affine[:3, :2], axis=0).min())
     positions = all(one.header.get("ImagePositionPatient") for one in slices)
     aside = positions and np.abs(across).max() > pixel / 2
-    if not inside.all() or np.abs(along - numbers * series.step).max() > 2 * _OFF * series.step or aside:
+    if not inside.all() or np.abs(along - numbers * series.step).max() > _OFF * series.step or aside:
         raise Dropped(f"its mask '{name}' lies beside its image")
     return numbers.tolist()
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(str(size) for size in shape)
