@@ -33,10 +33,10 @@ def gather(
 ) -> list[str]:
     """Move the results of parts of a study into one folder, and bring its lists up to date.
 
-    Only cases that are done are moved, each file whole or not at all, a report last: it may be interrupted and called
+    Only cases that are done are moved, each file whole or not at all, reports last: it may be interrupted and called
     again at any moment, on parts of a run that was killed, too. ``predictions.json`` and ``failures.json`` of `out`
-    hold what they held and what is new, cases in the order of their names; a case that is done is in no list of
-    failures. Parts of which nothing is left are removed.
+    hold what they held and what is new, in the order of names, each case in one of both. Parts of which nothing is
+    left are removed.
 
     Args:
         parts: folders that predictions were written to; later ones win.
@@ -49,18 +49,21 @@ def gather(
     Raises:
         InputError: when `out` can not be written to.
     """
-    out, moved = Path(out), []
-    told: dict[str, Mapping[str, str]] = _failures(out)
-    for part in map(Path, parts):
+    out, parts = Path(out), [Path(part) for part in parts]
+    told, reports = _failures(out), {}
+    for part in parts:
         told |= _failures(part)
         done = finished_cases(part)
-        for path in sorted(_results(part, done), key=lambda path: path.name.endswith(_REPORT)):
+        reports |= {name: part / f"{name}{_REPORT}" for name in done}
+        for path in _results(part, done):
             _move(path, out / path.relative_to(part))
-        moved += sorted(done)
-        _remove_done(part)
     told |= {case_name(failure["case"]): failure for failure in failures}
-    _write_lists(out, {name: told[name] for name in sorted(told) if name not in set(moved)}, moved)
-    return moved
+    _write_lists(out, {name: told[name] for name in sorted(told) if name not in reports}, reports)
+    for part in parts:  # once the lists are right, since a report says that nothing is left to be done
+        for name in finished_cases(part):
+            _move(part / f"{name}{_REPORT}", out / f"{name}{_REPORT}")
+        _remove_done(part)
+    return sorted(reports)
 
 
 def _failures(folder: Path) -> dict[str, Mapping[str, str]]:
@@ -69,9 +72,9 @@ def _failures(folder: Path) -> dict[str, Mapping[str, str]]:
 
 
 def _results(part: Path, done: set[str]) -> list[Path]:
-    """The files of cases that are done; hidden ones are being written."""
+    """The files of cases that are done, but for the reports; hidden ones are being written."""
     files = [path for path in part.rglob("[!.]*") if path.is_file() and path.name not in _LISTS]
-    return [path for path in files if _owner(path.name, done)]
+    return [path for path in files if not path.name.endswith(_REPORT) and _owner(path.name, done)]
 
 
 def _owner(name: str, cases: set[str]) -> str:
@@ -93,18 +96,18 @@ def _remove_done(part: Path) -> None:
         part.rmdir()
 
 
-def _write_lists(out: Path, failures: Mapping[str, Mapping[str, str]], moved: Sequence[str]) -> None:
+def _write_lists(out: Path, failures: Mapping[str, Mapping[str, str]], reports: Mapping[str, Path]) -> None:
     listed = out / "predictions.json"
     before = read_json(listed) if listed.is_file() else {"cases": []}
     cases: dict[str, Any] = {case["case"]: case for case in before["cases"]}
     heads = {key: before[key] for key in ("weights", "versions") if key in before}
-    for name in moved:
-        report = read_json(out / f"{name}{_REPORT}")
+    for name, path in reports.items():
+        report = read_json(path)
         heads = {key: report.pop(key, None) for key in ("weights", "versions")}
         cases[name] = report
     failed = list(failures.values())
     if cases:
-        ordered = [cases[name] for name in sorted(cases)]
+        ordered = [cases[name] for name in sorted(cases) if name not in failures]
         write_json(listed, {**heads, "cases": ordered, "failures": failed})
     if failed:
         write_json(out / "failures.json", failed)

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,15 @@ except ImportError:  # Windows has none
 from ..checks import InputError, problem
 from .excerpt import TracebackFilter, user_error
 
-__all__ = ["INTERRUPTED", "bundle_command", "check_package", "keep_memory", "launch", "shown"]
+__all__ = [
+    "INTERRUPTED",
+    "bundle_command",
+    "check_package",
+    "keep_memory",
+    "launch",
+    "shown",
+    "terminated_as_interrupted",
+]
 
 INTERRUPTED = 128 + signal.SIGINT  # the status of what the keyboard ended
 PACKAGE = __package__.split(".")[0]
@@ -147,6 +155,19 @@ def launch(command: Sequence[str], verbose: bool = False) -> int:
         return status
     print(f"\n{error[0]}: {error[1]}\n(--verbose shows where it was raised)", file=sys.stderr)
     return 2
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Have the signal to terminate end a block as the keyboard does, so that it can tidy up (in the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from ..checks import InputError, problem
 from ..data.decathlon import read_dataset
 from ..files import check_writable, read_json, write_json
 from .excerpt import user_error
-from .launch import bundle_command, shown
+from .launch import bundle_command, shown, terminated_as_interrupted
 from .locate import config_file
 from .recipes import Recipe, folder_name
 
@@ -230,7 +228,7 @@ def execute(runs: Runs, tasks: Sequence[tuple[Recipe, Variant]]) -> dict[str, st
     """
     failures: dict[str, str] = {}
     with (
-        _terminated_as_interrupted(),
+        terminated_as_interrupted(),
         ThreadPoolExecutor(runs.jobs) as pool,
         tqdm(total=len(tasks), unit="run", smoothing=0, disable=None) as bar,
     ):
@@ -247,12 +245,3 @@ def execute(runs: Runs, tasks: Sequence[tuple[Recipe, Variant]]) -> dict[str, st
             pool.shutdown(cancel_futures=True)
             raise
     return failures
-
-
-@contextmanager
-def _terminated_as_interrupted():
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
