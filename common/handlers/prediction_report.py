@@ -178,6 +178,7 @@ class PredictionReport:
         source = image_source(item)
         return {
             "case": name or (self._names(source) if source else f"case_{len(self.reports) + 1}"),
+            "label_file": self._label_file(pred),
             "shape": list(indices.shape),
             "spacing_mm": [round(float(size), 9) for size in affine_to_spacing(affine)],
             "volumes": {
@@ -186,6 +187,13 @@ class PredictionReport:
             },
             "found": any(count for k, count in enumerate(counts) if k not in background),
         }
+
+    def _label_file(self, pred: Any) -> str | None:
+        """Where the prediction was saved, below the folder of the reports; None where it was not, or elsewhere."""
+        saved = pred.meta.get("case_file") if isinstance(pred, MetaTensor) else None
+        folder = Path(os.path.abspath(self.output_dir))
+        path = None if saved is None else Path(os.path.abspath(saved))
+        return None if path is None or not path.is_relative_to(folder) else path.relative_to(folder).as_posix()
 
     def _draw(
         self, item: dict[str, Any], name: str, warning: str | None, loaded: torch.Tensor | None

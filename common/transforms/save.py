@@ -88,8 +88,9 @@ class AtomicSaveImaged(SaveImaged):
     """``SaveImaged`` that writes beside the target and renames: an aborted run leaves no half-written volume.
 
     Two inputs of one name in different folders are saved under different names within a run (see :class:`CaseNames`);
-    the name is kept in the volume's metadata as ``case_name`` for reports. A file of an earlier run is replaced, as in
-    MONAI. A NIfTI file keeps the unit of its grid (``xyzt_units`` of the input), and a volume of one slice its axes.
+    the name is kept in the volume's metadata as ``case_name`` for reports, and the path as ``case_file``. A file of an
+    earlier run is replaced, as in MONAI. A NIfTI file keeps the unit of its grid (``xyzt_units`` of the input), and a
+    volume of one slice its axes.
 
     Args:
         args: as ``monai.transforms.SaveImaged``.
@@ -135,8 +136,10 @@ class AtomicSaveImaged(SaveImaged):
                 raise
         if self.print_log:
             logger.info("saved %s", target)
-        if self.saver.savepath_in_metadict and meta is not None:
-            meta[MetaKeys.SAVED_TO] = str(target)
+        if meta is not None:
+            meta["case_file"] = str(target)
+            if self.saver.savepath_in_metadict:
+                meta[MetaKeys.SAVED_TO] = str(target)
 
     def _target(self, key: Hashable, meta: dict[str, Any] | None) -> Path:
         """Where to write: as MONAI would, or under the longer name when another case of this run took that place."""

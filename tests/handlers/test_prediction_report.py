@@ -150,7 +150,18 @@ def test_names_follow_the_saved_volumes(tmp_path, cube_case, evaluator):
         "y_a_report.json",
         "predictions.json",
     }
-    assert json.loads((out / "y_a_report.json").read_text())["picture"] is None
+    report = json.loads((out / "y_a_report.json").read_text())
+    assert report["picture"] is None and report["label_file"] == "y_a_seg.nii.gz"
+
+
+@pytest.mark.parametrize(("kept_in", "told"), [("out/sub", "sub/a_seg.nii.gz"), ("elsewhere", None)])
+def test_where_the_label_lies_is_told_below_the_folder_of_the_reports(tmp_path, cube_case, evaluator, kept_in, told):
+    options = {"output_postfix": "seg", "output_dtype": np.uint8, "separate_folder": False, "print_log": False}
+    save = AtomicSaveImaged(keys="pred", output_dir=str(tmp_path / kept_in), **options)
+    handlers = [PredictionReport(tmp_path / "out", NAMES, picture=False)]
+    evaluator(images(cube_case, "a"), handlers, postprocessing=save).run()
+    assert json.loads((tmp_path / "out" / "a_report.json").read_text())["label_file"] == told
+    assert (tmp_path / kept_in / "a_seg.nii.gz").is_file()
 
 
 def test_prediction_on_another_grid_than_the_image_in_memory(tmp_path, cube_case, evaluator, monkeypatch):
