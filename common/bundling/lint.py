@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-from . import rules_agree, rules_code, rules_files, rules_ids
+from . import rules_agree, rules_code, rules_files, rules_ids, rules_input
 from .bundle import Bundle, open_bundle
 from .experiments import experiments
 
@@ -57,6 +57,8 @@ RULES = (
     Rule("logging", rules_files.logging_conf, "files"),
     Rule("recipes", rules_files.recipes, "files"),
     Rule("metadata", rules_files.metadata),
+    Rule("input", rules_input.expected_input),
+    Rule("segments", rules_input.dicom_segments),
     Rule("references", rules_ids.unknown_references),
     Rule("dead", rules_ids.dead_ids),
     Rule("overlays", rules_ids.overlay_ids),

@@ -30,6 +30,9 @@ def _tensor(channels: int, size: int) -> dict[str, Any]:
     return {"type": "image", "format": "magnitude", **shape}
 
 
+CODES = ["91723000", "SCT", "Anatomical Structure"], ["10200004", "SCT", "Liver"]
+
+
 def _metadata(name: str) -> dict[str, Any]:
     return {
         "schema": "https://project-monai.github.io/schema/meta_schema_20240725.json",
@@ -42,6 +45,8 @@ def _metadata(name: str) -> dict[str, Any]:
         "intended_use": "tests",
         "eval_metrics": {"IoU": "see docs"},
         "references": ["a paper"],
+        "expected_input": {"source": "a paper", "modality": ["CT"], "spacing_mm": {"in_plane": [0.5, 1.0]}},
+        "dicom_segments": {"1": {"label": "Yes", "category": CODES[0], "type": CODES[1]}},
         "network_data_format": {"inputs": {"image": _tensor(1, 8)}, "outputs": {"pred": _tensor(2, 8)}},
     }
 
@@ -117,7 +122,14 @@ def _train() -> dict[str, Any]:
     }
     return {
         **COMMON,
-        **{"seed": 0, "epochs": 3, "val_interval": 1, "flip": 0.5, "learning_rate": 0.1, "class_names": ["no", "yes"]},
+        **{
+            "seed": 0,
+            "epochs": 3,
+            "val_interval": 1,
+            "flip": 0.5,
+            "learning_rate": 0.1,
+            "class_names": ["background", "yes"],
+        },
         "loss": {"_target_": "DiceLoss", "softmax": True},
         "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": "@learning_rate"},
         "train": train,

@@ -55,6 +55,12 @@ def experiment(**changes):
     return "docs/experiments.json", json.dumps({"one": {**told, **changes}}) if changes else "{"
 
 
+def segment(number="1", **changes):
+    """The codes of one class, with changes."""
+    category, kind = stock_bundle.CODES
+    return {number: {"label": "Yes", "category": category, "type": kind, **changes}}
+
+
 # rule, config (None: any file), what is changed in it, what the finding says
 FAULTS = [
     ("recipes", None, "remove configs/modern.json", "configs/modern.json: is not there.*every bundle has train.json"),
@@ -84,6 +90,22 @@ FAULTS = [
     ("metadata", "metadata.json", {"version": "0.3.0"}, "changelog: has no entry for version '0.3.0'"),
     ("metadata", "metadata.json", {"name": "stok"}, "name: is 'stok', the folder is 'stock'"),
     ("metadata", "metadata.json", {"schema": "https://example.org/old.json"}, "schema: is 'https://example.org/old.json'"),
+    ("input", "metadata.json", {"expected_input": DELETE}, "'expected_input' is a required property"),
+    ("input", "metadata.json", {"expected_input/source": DELETE}, "expected_input: 'source' is a required property"),
+    ("input", "metadata.json", {"expected_input/modality": "CT"}, "expected_input::modality: 'CT' is not of type 'array'"),
+    ("input", "metadata.json", {"expected_input/spacing": {}}, "expected_input: Additional properties are not allowed"),
+    ("input", "metadata.json", {"expected_input/spacing_mm/in_plane": [1.0]}, r"expected_input::spacing_mm::in_plane: \[1.0\] is too short"),
+    ("input", "metadata.json", {"expected_input/spacing_mm/in_plane": [None, None]}, "spacing_mm::in_plane: .*does not contain"),
+    ("input", "metadata.json", {"expected_input/spacing_mm/in_plane": [1.0, 0.5]}, "spacing_mm::in_plane: is from 1 to 0.5.*lower bound first"),
+    ("input", "metadata.json", {"expected_input/intensity": {"unit": "grey"}}, "expected_input::intensity::unit: 'grey' is not one of"),
+    ("segments", "metadata.json", {"dicom_segments": DELETE}, "'dicom_segments' is a required property"),
+    ("segments", "metadata.json", {"dicom_segments": {}}, "has no class 1, which class_names calls 'yes'.*or write null"),
+    ("segments", "metadata.json", {"dicom_segments": segment(label="No")}, "dicom_segments::1::label: is 'No', class_names has 'yes' there"),
+    ("segments", "metadata.json", {"dicom_segments": segment() | segment("0", label="a")}, r"dicom_segments::0: \('a'\) is no class of class_names, or its background"),
+    ("segments", "metadata.json", {"dicom_segments": segment("one")}, "dicom_segments: 'one' does not match"),
+    ("segments", "metadata.json", {"dicom_segments": segment(type=["10200004", "SCT"])}, "dicom_segments::1::type: .* is too short"),
+    ("segments", "metadata.json", {"dicom_segments": segment(type=["T-62000", "SRT", "Liver"])}, "dicom_segments::1::type::1: 'SRT' is not one of"),
+    ("segments", "metadata.json", {"dicom_segments": segment(color="#ff0000")}, "dicom_segments::1::color: '#ff0000' is not of type 'array'"),
     ("metadata", "train.json", {"bundle_root": {"_target_": "common.files.bundle_root", "name": "other"}}, "bundle_root::name: looks for 'other', the folder is 'stock'"),
     ("references", "train.json", {"optimizer/lr": "@learning_rat"}, "configs/train.json: optimizer::lr: refers to '@learning_rat', which is no id.*write '@learning_rate'"),
     ("references", "train.json", {"network": "$@network_deff.to(@device)"}, "train.json: network: refers to '@network_deff'.*'@network_def'"),
@@ -188,6 +210,11 @@ def test_properties_are_content_where_an_earlier_stage_can_not_be_built(bundle):
     by_name = {rule.name: rule.check for rule in RULES}
     assert by_name["properties"](open_bundle(bundle)) == []
     assert "'@first' can not be built" in by_name["resolves"](open_bundle(bundle))[0]
+
+
+def test_a_bundle_whose_images_come_from_no_dicom_series_has_no_codes(bundle):
+    plant(bundle, "metadata.json", {"dicom_segments": None})
+    assert lint(bundle) == []
 
 
 def test_an_overlay_may_lie_on_another(bundle):
