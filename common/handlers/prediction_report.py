@@ -37,6 +37,7 @@ from .cases import (
     write_failures,
 )
 from .cost import PeakMemory
+from .weights_loader import is_phantom_file
 
 __all__ = ["PredictionReport"]
 
@@ -161,7 +162,8 @@ class PredictionReport:
     def _compare(self, name: str, image: MetaTensor, source: str) -> dict[str, Any]:
         """What the image of a case is, and sentences on how it differs from what is expected, which are logged too."""
         facts = input_facts(image, affine_in_mm(image), stated_modality(source))
-        warnings = input_warnings(self.expected or {}, facts)
+        # phantoms are coarse on purpose, and so are the weights that are trained on them
+        warnings = [] if is_phantom_file(source) else input_warnings(self.expected or {}, facts)
         for sentence in warnings:
             logger.warning("%s: %s", name, sentence)
         return {**facts, "warnings": warnings}

@@ -91,6 +91,13 @@ def test_a_report_says_how_the_image_differs_from_what_is_expected(tmp_path, cub
     assert summary["cases"][0]["input"] == told
 
 
+def test_a_phantom_is_not_what_a_paper_had_and_needs_no_warning(tmp_path, cube_case, evaluator, metadata, caplog):
+    case = cube_case("a", phantom=True)
+    report = PredictionReport(tmp_path / "out", NAMES, picture=False, metadata=metadata)
+    evaluator([{"image": case["image"]}], [report]).run()
+    assert report.reports[0]["input"]["warnings"] == [] and "expects" not in caplog.text
+
+
 def test_what_is_compared_is_the_file_and_not_what_was_made_of_it(tmp_path, cube_case, evaluator, metadata):
     pre = Compose(
         [
