@@ -23,7 +23,7 @@ from .words import check_known, config_files, ids_of, quoted, refuse, run_line, 
 
 __all__ = ["Volseg", "main"]
 
-_TRAIN, _EVALUATE, _PREDICT = ("train",), ("train", "evaluate"), ("inference",)
+_TRAIN, _EVALUATE = ("train",), ("train", "evaluate")
 
 
 class Volseg(Gate):
@@ -77,28 +77,46 @@ class Volseg(Gate):
         name: str,
         *inputs: str,
         out: str = "",
+        series: str = "",
+        dicom_seg: str = "false",
+        again: str = "false",
+        workers: str = "",
+        scheduler: str = "",
+        tls: str = "",
         overlays: str = "",
         verbose: str = "false",
         **overrides: str,
     ) -> int:
-        """Segment volumes; results lie on the grid of each input.
+        """Segment volumes and DICOM series; results lie on the grid of each input.
+
+        The same line goes on where it was stopped: cases that are done under the same settings are skipped.
 
         Args:
             name: a bundle's name or folder.
-            inputs: files, a folder, a glob or a Decathlon folder (dataset_dir).
+            inputs: files, folders or globs of volumes, a Decathlon folder; DICOM series as folders, zips or files.
             out: where results go (output_dir).
+            series: which DICOM series of an input is meant, by its number in the list that is shown, or all.
+            dicom_seg: write CASE_seg.dcm for each DICOM series, too.
+            again: segment cases that are done, too.
+            workers: processes at a time on this machine, one a GPU.
+            scheduler: address of a Dask scheduler with workers elsewhere, tls://HOST:PORT.
+            tls: folder with ca.pem, cert.pem and key.pem for it.
             overlays: configs laid over inference.json, those of the training: small.
             verbose: show whole tracebacks.
             overrides: config entries by name.
         """
-        if not inputs:
-            raise InputError(
-                problem("no image was named", "there must be something to segment", "write: volseg predict NAME INPUT")
-            )
-        # a shell hands over a glob as the files that it stands for
-        source = inputs[0] if len(inputs) == 1 else str(list(inputs))
-        places = {"dataset_dir": source, **({"output_dir": out} if out else {})}
-        return run_line(name, _PREDICT, (), overlays, verbose, {**places, **overrides})
+        from .predict import predict  # here, since it brings torch and MONAI
+
+        options = {
+            "series": series,
+            "dicom_seg": dicom_seg,
+            "again": again,
+            "workers": workers,
+            "scheduler": scheduler,
+            "tls": tls,
+            "verbose": verbose,
+        }
+        return predict(name, inputs, out, overlays, options, overrides)
 
     def demo(
         self, name: str, *rest: str, out: str = "", rivals: str = "", verbose: str = "false", **overrides: str

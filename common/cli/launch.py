@@ -177,6 +177,10 @@ def _wait(process: subprocess.Popen[Any]) -> int:
     except KeyboardInterrupt:
         process.wait()
         return INTERRUPTED
+    except SystemExit:  # of a signal that has reached this process alone
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _writer(stream: IO[str]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,17 @@ from .device import check_device
 from .launch import bundle_command, check_package, launch
 from .locate import config_file, find_bundle, finds_itself
 
-__all__ = ["check_known", "config_files", "ids_of", "quoted", "refuse", "run_line", "split_names"]
+__all__ = [
+    "check_known",
+    "checked_configs",
+    "config_files",
+    "ids_of",
+    "quoted",
+    "refuse",
+    "run_line",
+    "split_names",
+    "with_root",
+]
 
 
 def quoted(word: str) -> str:
@@ -44,14 +54,35 @@ def run_line(
     """
     refuse(rest)
     bundle = find_bundle(name)
-    configs = config_files(bundle, [*base, *split_names(overlays)])
-    if not finds_itself(bundle):
-        overrides = {"bundle_root": str(bundle), **overrides}
-    check_known(overrides, ids_of(configs))
+    configs = checked_configs(bundle, [*base, *split_names(overlays)], overrides)
+    return launch(bundle_command(configs, with_root(bundle, overrides)), parse_flag(verbose, "verbose"))
+
+
+def checked_configs(
+    bundle: Path, names: Sequence[str], overrides: Mapping[str, Any], options: Iterable[str] = ("overlays", "verbose")
+) -> list[Path]:
+    """The files of configs, after the checks that a line needs before it is run.
+
+    Args:
+        bundle: its folder.
+        names: of the configs, those of the command first.
+        overrides: config entries by name.
+        options: of the command (see `check_known`).
+
+    Raises:
+        InputError: for what no run could use.
+    """
+    configs = config_files(bundle, names)
+    check_known(overrides, ids_of(configs), options)
     if "device" in overrides:
         check_device(str(overrides["device"]))
     check_package()
-    return launch(bundle_command(configs, overrides), parse_flag(verbose, "verbose"))
+    return configs
+
+
+def with_root(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that tell a bundle its folder, where its configs would not find it from here."""
+    return dict(overrides) if finds_itself(bundle) else {"bundle_root": str(bundle), **overrides}
 
 
 def config_files(bundle: Path, names: Sequence[str]) -> list[Path]:

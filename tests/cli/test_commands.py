@@ -56,12 +56,6 @@ def _configs(*names: str) -> str:
         (["train", NAME, "--padded", "true"], ("train",), ["--padded", "True"]),
         (["train", NAME, "--tracking", "mlflow"], ("train",), ["--tracking", "mlflow"]),
         (["evaluate", NAME, "--overlays", "small"], ("train", "evaluate", "small"), []),
-        (
-            ["predict", NAME, "scan.nii.gz", "--out", "seg"],
-            ("inference",),
-            ["--dataset_dir", "scan.nii.gz", "--output_dir", "seg"],
-        ),
-        (["predict", NAME, "a's scan"], ("inference",), ["--dataset_dir", "a's scan"]),
     ],
 )
 def test_a_word_is_a_line(here, launched, words, configs, overrides):
@@ -201,7 +195,6 @@ def test_the_rivals_of_a_demo_can_be_chosen(rivals, launched, tmp_path, chosen, 
         (["convert", "btcv", "nowhere", "--out", "y"], "'nowhere' does not exist"),
         (["convert", "hdf5", "x"], "pass --out FOLDER"),
         (["convert", "hdf5", "--out", "y"], "no file was named"),
-        (["predict", "unet3d_sparse", "--out", "y"], "no image was named"),
         (["convert", "hdf5", "nowhere.h5", "--out", "y"], "'nowhere.h5' does not exist"),
     ],
 )

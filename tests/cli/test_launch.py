@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,26 @@ def test_an_interrupt_from_the_keyboard_is_no_error_to_show(tmp_path, capfd, mon
     monkeypatch.setattr(launching, "_wait", lambda process: process.wait() and launching.INTERRUPTED)
     assert launch(_child(tmp_path, "raise KeyboardInterrupt")) == 130
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_signal_to_terminate_takes_the_line_with_it(tmp_path):
+    begun = tmp_path / "begun"
+    code = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).write_text(str(os.getpid())); time.sleep(60)"
+
+    def end() -> None:
+        while not (begun.is_file() and begun.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        threading.Thread(target=end, daemon=True).start()
+        with pytest.raises(SystemExit, match="143"):
+            launch([sys.executable, "-c", code])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 def test_a_traceback_in_a_run_that_ends_well_does_not_fail_it(tmp_path, capfd):
