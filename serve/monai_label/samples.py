@@ -13,34 +13,37 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 Slices = list[pydicom.Dataset]
+NAME, IDENTITY = "Nobody^Knows", "ID-4711"
 MPEG2 = "1.2.840.10008.1.2.4.100"
 
 
-def series(volume: np.ndarray, affine: np.ndarray, seed: str = "one") -> Slices:
-    """A CT series of a volume, its slices along the last axis.
+def series(volume: np.ndarray, affine: np.ndarray, seed: str = "one", modality: str = "CT") -> Slices:
+    """A series of a volume, its slices along the last axis.
 
     Args:
         volume: X Y Z, whole numbers within int16.
         affine: 4x4, voxel to mm (RAS), without shear.
         seed: the series' UIDs follow from it.
+        modality: CT or MR.
     """
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
     study, uid = (generate_uid(entropy_srcs=[seed, part]) for part in ("study", "series"))
+    kind = CTImageStorage if modality == "CT" else MRImageStorage
     made = []
     for number in range(volume.shape[2]):
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, kind
         one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         one.is_little_endian, one.is_implicit_VR = True, False
-        one.SOPClassUID, one.Modality = CTImageStorage, "CT"
+        one.SOPClassUID, one.Modality = kind, modality
         one.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[seed, str(number)])
         one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, uid, study
-        one.PatientName, one.PatientID = "Nobody^Knows", "ID-4711"
+        one.PatientName, one.PatientID = NAME, IDENTITY
         one.InstanceNumber, one.SeriesNumber = number + 1, 1
         one.ImagePositionPatient = [f"{value:.10g}" for value in (lps @ [0, 0, number, 1])[:3]]
         one.ImageOrientationPatient = [f"{value:.10g}" for value in directions[:, :2].T.ravel()]

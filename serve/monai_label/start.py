@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
 
@@ -155,8 +156,14 @@ def settings(given: argparse.Namespace, private: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(given: argparse.Namespace, names: Sequence[str], python: str):
+def running(given: argparse.Namespace, names: Sequence[str], python: str, log: IO | None = None):
     """The server as a process of its own, until the block ends; its private folder goes with it.
+
+    Args:
+        given: from `parser`.
+        names: of the bundles in the app.
+        python: of the server's environment.
+        log: where the server's words go, instead of this process's output.
 
     Raises:
         StartError: when the port is taken, or the server does not answer in time.
@@ -173,7 +180,12 @@ def running(given: argparse.Namespace, names: Sequence[str], python: str):
         for part in ("temporary", "sessions"):
             (private / part).mkdir(mode=0o700)
         server = subprocess.Popen(
-            command(given, names, python), cwd=given.app, env=settings(given, private), start_new_session=True
+            command(given, names, python),
+            cwd=given.app,
+            env=settings(given, private),
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
         )
         _wait(server, given)
         yield server
