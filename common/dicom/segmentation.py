@@ -15,18 +15,16 @@ from monai.utils import optional_import
 
 from ..checks import InputError, problem
 from ..files import atomic_path
-from .headers import Plane, quiet
+from .headers import quiet
+from .placing import on_images
 from .series import Series
 
 pydicom, _ = optional_import("pydicom")
 hd, has_highdicom = optional_import("highdicom")
 
-__all__ = ["Algorithm", "write_segmentation"]
+__all__ = ["Algorithm", "check_segments", "write_segmentation"]
 
 _MAKER = "volseg"
-_PLACE = 0.3  # of a voxel: by how much a pixel of the series may miss the voxel of the label that is meant
-_TURN = 2e-3  # of an edge of a voxel, from one pixel to the next
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS mm to DICOM's mm and back
 # what an instance must have, empty where nobody has filled it in (type 2); of dates and times with their form
 _EMPTY_IF_ABSENT = ("PatientID", "PatientName", "AccessionNumber", "StudyID")
 _DATES = {"PatientBirthDate": "DA", "StudyDate": "DA", "StudyTime": "TM"}
@@ -47,6 +45,29 @@ class Algorithm:
     weights: str = ""
 
 
+def check_segments(segments: Mapping[str, Mapping[str, Any]] | None, name: str) -> None:
+    """See that DICOM SEG can be written of a bundle's labels, before any label is made.
+
+    Args:
+        segments: ``dicom_segments`` of its metadata.
+        name: of the bundle.
+
+    Raises:
+        InputError: when it names no codes, or highdicom is not installed.
+    """
+    if not has_highdicom:
+        came, rule = "the package highdicom is not installed", "DICOM SEG is written with it"
+        raise InputError(problem(came, rule, 'run: pip install "volseg[dicom]"'))
+    if not segments:
+        raise InputError(
+            problem(
+                f"the metadata of {name} has no dicom_segments",
+                "DICOM SEG names every class by a code, and the images of this bundle come from no DICOM series",
+                "leave DICOM SEG out; the label is written as a volume in any case",
+            )
+        )
+
+
 def write_segmentation(
     label: np.ndarray,
     affine: np.ndarray,
@@ -54,6 +75,7 @@ def write_segmentation(
     segments: Mapping[str, Mapping[str, Any]] | None,
     out: str | os.PathLike[str],
     algorithm: Algorithm,
+    class_names: Sequence[str] | None = None,
 ) -> Path:
     """Write a label as a DICOM SEG object (binary segments) of the study of its series.
 
@@ -72,32 +94,40 @@ def write_segmentation(
             ``type`` and, where they are there, ``region`` (code, scheme, meaning) and ``color`` (RGB, 0 to 255).
         out: file to write, whole or not at all.
         algorithm: what made the label.
+        class_names: under which the label was made, in the order of classes, which settings may have changed; None
+            where they are the bundle's own.
 
     Returns:
         the path of the file.
 
     Raises:
-        InputError: the bundle names no codes; a class without one; the label does not lie on the series; the series'
-            headers lack what the object needs; highdicom is not installed.
+        InputError: the bundle names no codes; a class without one, or of another name; the label does not lie on the
+            series; the series' headers lack what the object needs; highdicom is not installed.
     """
-    if not has_highdicom:
-        came, rule = "the package highdicom is not installed", "DICOM SEG is written with it"
-        raise InputError(problem(came, rule, 'run: pip install "volseg[dicom]"'))
-    if not segments:
-        raise InputError(
-            problem(
-                f"the metadata of {algorithm.name} has no dicom_segments",
-                "DICOM SEG names every class by a code, and the images of this bundle come from no DICOM series",
-                "leave DICOM SEG out; the label is written as a volume in any case",
-            )
-        )
+    check_segments(segments, algorithm.name)
+    _check_names(segments, class_names)
     numbered = _numbered(label, segments, series.name)
-    frames = np.stack([_frame(numbered, step) for step in _steps(numbered.shape, affine, series)])
+    frames = on_images(numbered, affine, series)
     with quiet(), _silent(), pydicom.config.disable_value_validation():
         made = _object(frames, series, list(segments.values()), algorithm)
         with atomic_path(out) as temporary:
             made.save_as(temporary)
     return Path(out)
+
+
+def _check_names(segments: Mapping[str, Mapping[str, Any]], class_names: Sequence[str] | None) -> None:
+    """A class of another name under the code of the bundle's own would call one organ another."""
+    named = {str(number): name for number, name in enumerate(class_names or ())}
+    for number, segment in segments.items():
+        if class_names is not None and named.get(number, "").lower() != segment["label"].lower():
+            raise InputError(
+                problem(
+                    f"class {number} is '{named.get(number, 'none')}', and dicom_segments has the codes of"
+                    f" '{segment['label']}' for it",
+                    "DICOM SEG names every class by its code",
+                    "name the codes of these classes in the bundle's metadata.json, or leave DICOM SEG out",
+                )
+            )
 
 
 def _numbered(label: np.ndarray, segments: Mapping[str, Any], name: str) -> np.ndarray:
@@ -124,74 +154,6 @@ def _numbered(label: np.ndarray, segments: Mapping[str, Any], name: str) -> np.n
     numbers = np.zeros(max(*classes, int(label.max(initial=0))) + 1, np.uint8)
     numbers[list(classes)] = list(classes.values())
     return numbers[label]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """How to walk through a label to see what an image of the series shows.
-
-    Args:
-        axis: of the label, across the image.
-        index: of the slice along it.
-        columns: axis along which the image's columns are counted, and its direction, 1 or -1.
-        rows: likewise for its rows.
-    """
-
-    axis: int
-    index: int
-    columns: tuple[int, int]
-    rows: tuple[int, int]
-
-
-def _frame(label: np.ndarray, step: _Step) -> np.ndarray:
-    """Rows x columns of what an image of the series shows of the label."""
-    (column_axis, column_way), (row_axis, row_way) = step.columns, step.rows
-    plane = np.take(label, step.index, axis=step.axis)
-    plane = plane if row_axis < column_axis else plane.T
-    return plane[::row_way, ::column_way]
-
-
-def _steps(shape: Sequence[int], affine: np.ndarray, series: Series) -> list[_Step]:
-    """The way through the label for every image of a series; every slice of the label belongs to one of them."""
-    inverse = np.linalg.inv(_LPS @ np.asarray(affine, np.float64))
-    steps = [_step(shape, inverse, plane) for plane in series.planes]
-    apart = {(step.axis, step.index) for step in steps if step is not None}
-    if None in steps or len(apart) < len(steps) or len(steps) != shape[steps[0].axis]:
-        raise InputError(
-            problem(
-                f"the label of {series.name}, {'x'.join(map(str, shape))} voxels, does not lie on the"
-                f" {series.images} images of its series",
-                "DICOM SEG is written on the images' own pixels, one slice for each",
-                "give the label on the grid of the series, as predict writes it",
-            )
-        )
-    return steps
-
-
-def _step(shape: Sequence[int], inverse: np.ndarray, plane: Plane) -> _Step | None:
-    """The way through a label for one image; None where its pixels lie on no voxels of the label."""
-    if plane.position is None or plane.orientation is None or plane.edges is None:
-        return None
-    start = inverse[:3, :3] @ plane.position + inverse[:3, 3]
-    ways = []
-    for direction, edge in zip((plane.orientation[:3], plane.orientation[3:]), plane.edges, strict=True):
-        move = inverse[:3, :3] @ (np.asarray(direction) * edge)
-        axis = int(np.abs(move).argmax())
-        way = 1 if move[axis] > 0 else -1
-        if np.abs(move - way * np.eye(3)[axis]).max() > _TURN:
-            return None
-        ways.append((axis, way))
-    (first, _), (second, _) = ways
-    if first == second:
-        return None
-    across = 3 - first - second
-    for (axis, way), size in zip(ways, plane.size, strict=True):
-        if size != shape[axis] or abs(start[axis] - (0 if way > 0 else size - 1)) > _PLACE:
-            return None
-    index = round(float(start[across]))
-    if abs(start[across] - index) > _PLACE or not 0 <= index < shape[across]:
-        return None
-    return _Step(across, index, *ways)
 
 
 def _object(frames: np.ndarray, series: Series, segments: Sequence[Mapping[str, Any]], algorithm: Algorithm) -> Any:

@@ -342,6 +342,22 @@ def test_a_class_without_a_code_is_refused(tmp_path):
         written(tmp_path, noise(shape, 5), affine, series)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["background", "liver", "cyst"], "class 2 is 'cyst', and dicom_segments has the codes of 'Tumour' for it"),
+        (["background", "liver"], "class 2 is 'none', and dicom_segments has the codes of 'Tumour'"),
+    ],
+)
+def test_classes_that_were_renamed_are_not_given_the_codes_of_the_bundle(tmp_path, names, said):
+    series = study(tmp_path / "in")
+    shape, affine = itk_grid(series)
+    with pytest.raises(InputError, match=said):
+        write_segmentation(noise(shape), affine, series, CODES, tmp_path / "seg.dcm", MADE_BY, names)
+    same = ["background", "liver", "tumour"]
+    assert write_segmentation(noise(shape), affine, series, CODES, tmp_path / "seg.dcm", MADE_BY, same).is_file()
+
+
 def test_a_label_of_floating_point_numbers_is_refused(tmp_path):
     series = study(tmp_path / "in")
     shape, affine = itk_grid(series)
