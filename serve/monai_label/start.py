@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     """The words of the command line."""
     made = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     made.add_argument("bundles", type=Path, nargs="+", help="packed bundles (volseg pack NAME --out packed)")
-    made.add_argument("--studies", type=Path, required=True, help="folder of volumes (.nii.gz, .nrrd)")
+    made.add_argument("--studies", required=True, help="folder of volumes (.nii.gz, .nrrd), or a DICOMweb address")
     made.add_argument("--app", type=Path, default=Path("monai_label_app"), help="where the app and its weights live")
     made.add_argument("--environment", type=Path, help="environment to build or use; else the one this runs in")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -115,10 +115,20 @@ def _copy_sample(app: Path, python: str) -> None:
 def command(given: argparse.Namespace, names: Sequence[str], python: str) -> list[str]:
     """The line of MONAI Label that is run."""
     line = [python, str(HERE / "server.py"), "start_server", "--app", str(given.app.resolve())]
-    line += ["--studies", str(given.studies.resolve()), "--conf", "models", ",".join(names)]
+    line += [
+        "--studies",
+        given.studies if _is_address(given.studies) else str(Path(given.studies).resolve()),
+        "--conf",
+        "models",
+        ",".join(names),
+    ]
     # any source but the default looks for bundles in the app first, and for nothing on the internet
     line += ["--conf", "zoo_source", "ngc", "--host", given.host, "--port", str(given.port)]
     return [*line, "--uvicorn_app", "guard.asgi:app"]
+
+
+def _is_address(studies: str) -> bool:
+    return studies.startswith(("http://", "https://"))
 
 
 def is_loopback(host: str) -> bool:
@@ -239,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         python = _built(given.environment) if given.environment else sys.executable
-        given.studies.mkdir(parents=True, exist_ok=True)
+        if not _is_address(given.studies):
+            Path(given.studies).mkdir(parents=True, exist_ok=True)
         names = prepare_app(given.app, given.bundles, python)
         if not is_loopback(given.host):
             print(

@@ -45,14 +45,12 @@ class Guard:
 
     def __init__(self, app, rules: Rules, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> None:
         self.app, self.rules, self.hosts, self.origins = app, rules, hosts, origins
-        # the server asks for temporary names in many places, and leaves them behind when it fails
-        tempfile.gettempdir = _tempdir
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, Headers(scope=scope).get("origin", "") if self.origins else "")
         try:
             await self._answered(scope, receive, answer)
             await answer.end()
@@ -111,10 +109,15 @@ def _route(scope) -> str:
 
 
 class _Answer:
-    """ASGI's `send`, which holds an error of the server back until it can be told better."""
+    """ASGI's `send`, which holds an error of the server back until it can be told better.
 
-    def __init__(self, send) -> None:
-        self._send, self._held, self.began = send, None, False
+    Args:
+        send: ASGI's.
+        origin: the web page that asks, where it may be of another server.
+    """
+
+    def __init__(self, send, origin: str) -> None:
+        self._send, self._origin, self._held, self.began = send, origin, None, False
 
     async def __call__(self, message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 500:
@@ -137,6 +140,8 @@ class _Answer:
     async def refuse(self, refused: Refused) -> None:
         body = refused.body()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if self._origin:  # else its browser would keep the reason from it
+            headers.append((b"access-control-allow-origin", self._origin.encode()))
         await self._send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -146,6 +151,8 @@ def guarded() -> Guard:
     from monailabel.app import app as label
     from monailabel.interfaces.utils.app import app_instance
 
+    # the server asks for temporary names in many places, and leaves them behind when it fails
+    tempfile.gettempdir = _tempdir
     settings = json.loads(os.environ.get(SETTINGS, "{}"))
     rules = Rules(app_instance, int(settings.get("upload_gib", 4) * 2**30))
     return Guard(label, rules, tuple(settings.get("hosts", ())), tuple(settings.get("origins", ())))

@@ -15,7 +15,18 @@ from .refused import Refused
 
 _MODEL = re.compile(r"^/(infer|infer/wsi|infer/wsi_v2|train|batch/infer|model|model/info)/([^/]+)/?$")
 # what becomes a part of a path on the server
-_NAMES = ("image", "label", "id", "tag", "label_tag", "session_id", "model_filename", "result_extension", "client_id")
+_NAMES = (
+    "image",
+    "images",
+    "label",
+    "id",
+    "tag",
+    "label_tag",
+    "session_id",
+    "model_filename",
+    "result_extension",
+    "client_id",
+)
 _PLAIN = re.compile(r"^[^/\\\0]*$")
 
 
@@ -75,6 +86,8 @@ class Rules:
         _check_names(params)
         found = _MODEL.match(path)
         kind, model = found.groups() if found else ("", "")
+        if model and params.get("model", model) != model:
+            raise Refused(400, "two models", "the address names the model", "leave it out of the parameters")
         if kind == "infer":
             self._infer({**asked, **params}, body)
         if kind == "batch/infer" and not torch.cuda.device_count() and params.get("multi_gpu", True) is not False:
@@ -101,9 +114,9 @@ class Rules:
             raise Refused(400, "no image", "a request names an image, a session or a file", "send one of the three")
         if session and self._instance().sessions().get_session(session) is None:
             raise Refused(404, "the session is not there", "it must be one that was made", "send PUT /session/ again")
-        if image and not session and not has_file:
-            known = getattr(self._instance().datastore(), "list_images", list)()
-            if image not in known:  # a path on the server would be read as well
+        store = self._instance().datastore()
+        if image and not session and not has_file and type(store).__name__ == "LocalDatastore":
+            if image not in store.list_images():  # a path on the server would be read as well
                 raise Refused(
                     404,
                     f"there is no image {image!r}",

@@ -13,6 +13,8 @@ import nrrd
 from .refused import Refused
 
 FORMATS = (".nii.gz", ".nii", ".nrrd")
+# parts of the names of NRRD's types; all others have four bytes
+_NRRD_BYTES = {"int8": 1, "char": 1, "short": 2, "int16": 2, "double": 8, "int64": 8, "long": 8}
 
 
 def suffix(name: str) -> str:
@@ -86,4 +88,5 @@ def _nrrd(path: Path):
     shape = tuple(int(size) for size in header["sizes"])
     if not shape or min(shape) < 1:
         raise ValueError("no volume")
-    return shape, math.prod(shape) * 8, lambda size: size  # its reader says so itself when it is cut short
+    size = next((size for part, size in _NRRD_BYTES.items() if part in header["type"]), 4)
+    return shape, math.prod(shape) * size, lambda size: size  # its reader says so itself when it is cut short

@@ -1,0 +1,175 @@
+"""What requests to MONAI Label must be like, and how its errors are told, without MONAI Label."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from label_uploads import write_slices, write_zip
+
+GiB = 2**30
+
+# requests
+
+
+class LocalDatastore:
+    def __init__(self, image: Path) -> None:
+        self.image = image
+
+    def list_images(self):
+        return ["study"]
+
+    def get_image_uri(self, name):
+        return str(self.image)
+
+
+@pytest.fixture
+def rules(guard, tmp_path):
+    """The rules before a pretended server of one model and one study."""
+    network = torch.nn.Conv3d(1, 2, 3)
+    (tmp_path / "models").mkdir()
+    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
+    torch.save({"other": torch.zeros(2)}, tmp_path / "models" / "model_stage1.pt")
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4)), tmp_path / "study.nii.gz")
+    task = SimpleNamespace(
+        network=network, path=[str(tmp_path / "models" / "model.pt")], config=lambda: {"model_filename": ["model.pt"]}
+    )
+    instance = SimpleNamespace(
+        _infers={"organs": task},
+        _trainers={"organs": object()},
+        datastore=lambda: LocalDatastore(tmp_path / "study.nii.gz"),
+        sessions=lambda: SimpleNamespace(get_session=lambda name: {"known": 1}.get(name)),
+    )
+    return guard.rules.Rules(lambda: instance, GiB)
+
+
+def ask(guard, rules, tmp_path, method, path, query="", params="", files=(), json=None):
+    """A request through both rules; gives the body back."""
+    rules.before_body(method, path, query)
+    body = guard.body.Body(json=json)
+    if params:
+        body.fields = [("params", params)]
+    for number, (field, name, content) in enumerate(files):
+        place = tmp_path / f"upload_{number}"
+        place.write_bytes(content)
+        body.files.append((field, name, place))
+    folder = tmp_path / "request"
+    folder.mkdir(exist_ok=True)
+    rules.apply(method, path, query, body, folder)
+    return body
+
+
+VOLUME = gzip.compress(nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4)).to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("status", "match", "request_"),
+    [
+        (404, "no model 'organ': it must be one of organs", ("POST", "/infer/organ", "image=study")),
+        (404, "it must be one of organs", ("POST", "/train/organ")),
+        (404, "it must be one of organs", ("POST", "/batch/infer/organ")),
+        (404, "it must be one of organs", ("GET", "/model/info/organ")),
+        (403, "random ones", ("DELETE", "/model/organs")),
+        (400, "no image", ("POST", "/infer/organs")),
+        (404, "no image 'other'", ("POST", "/infer/organs", "image=other")),
+        (400, "image holds a path", ("POST", "/infer/organs", "image=/etc/passwd")),
+        (400, "image holds a path", ("POST", "/infer/organs", "image=study", '{"image": "a/../b"}')),
+        (400, "label_tag holds a path", ("POST", "/infer/organs", "image=study", '{"label_tag": "../../a"}')),
+        (400, "session_id holds a path", ("POST", "/infer/organs", "session_id=..")),
+        (404, "session is not there", ("POST", "/infer/organs", "session_id=unknown")),
+        (400, "images holds a path", ("POST", "/batch/infer/organs", "", '{"images": ["a", "/etc/passwd"]}')),
+        (400, "two models", ("POST", "/infer/organs", "image=study", '{"model": "other"}')),
+        (400, "params is no JSON", ("POST", "/infer/organs", "image=study", "{")),
+        (400, "model_filename holds a path", ("POST", "/infer/organs", "image=study", '{"model_filename": "../m.pt"}')),
+        (404, "no weights 'm.pt'", ("POST", "/infer/organs", "image=study", '{"model_filename": "m.pt"}')),
+        (422, "another network", ("POST", "/infer/organs", "image=study", '{"model_filename": "model_stage1.pt"}')),
+        (422, "another ending", ("POST", "/infer/organs", "", "", [("file", "a.exe", b"MZ")])),
+        (422, "not a whole one", ("POST", "/infer/organs", "", "", [("file", "a.nii.gz", b"MZ")])),
+        (400, "no file", ("PUT", "/session/")),
+        (400, "a session is one zip", ("PUT", "/session/", "", "", [("files", "a.zip", b"PK")])),
+        (
+            400,
+            "a session is one zip",
+            ("PUT", "/session/", "uncompress=1", "", [("files", "a", b"1"), ("files", "b", b"2")]),
+        ),
+        (422, "whole zip", ("PUT", "/session/", "uncompress=true", "", [("files", "a.tar", b"ustar")])),
+        (422, "none an image", ("PUT", "/session/", "", "", [("files", "a", b"1"), ("files", "b", b"2")])),
+        (400, "image holds a path", ("PUT", "/datastore/image", "image=../a", "", [("file", "a.nii.gz", VOLUME)])),
+        (422, "another ending", ("PUT", "/datastore/image", "", "", [("file", "a.pkl", b"")])),
+        (422, "another network", ("PUT", "/model/organs", "", "", [("file", "model.pt", b"FOREIGN")])),
+    ],
+)
+def test_requests_that_break_a_rule_are_refused(guard, refuses, rules, tmp_path, status, match, request_):
+    if request_[1] == "/model/organs" and request_[0] == "PUT":
+        stream = io.BytesIO()
+        torch.save({"foreign": torch.zeros(1)}, stream)
+        request_ = (*request_[:4], [("file", "model.pt", stream.getvalue())])
+    with refuses(status, match):
+        ask(guard, rules, tmp_path, *request_)
+
+
+def test_a_batch_on_a_machine_without_a_gpu_is_told_what_to_send(guard, refuses, rules, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for json in (None, {"device": "cpu"}, {"multi_gpu": True}):
+        with refuses(422, '"multi_gpu": false'):
+            ask(guard, rules, tmp_path, "POST", "/batch/infer/organs", json=json)
+    ask(guard, rules, tmp_path, "POST", "/batch/infer/organs", json={"multi_gpu": False})
+
+
+def test_uploads_get_neutral_names(guard, rules, tmp_path):
+    body = ask(guard, rules, tmp_path, "POST", "/infer/organs", files=[("file", "Doe^John.1970.nii.gz", VOLUME)])
+    assert [(field, name) for field, name, _ in body.files] == [("file", "upload.nii.gz")]
+    body = ask(guard, rules, tmp_path, "PUT", "/session/", files=[("files", "Doe.nii.gz", VOLUME)])
+    assert [name for _, name, _ in body.files] == ["upload.nii.gz"]
+    body = ask(guard, rules, tmp_path, "PUT", "/datastore/image", files=[("file", "../a.b.nii.gz", VOLUME)])
+    assert [name for _, name, _ in body.files] == ["a_b.nii.gz"]  # a study is called as its file is
+
+
+def test_a_zipped_series_is_handed_on_flat(guard, rules, tmp_path):
+    paths = write_slices(tmp_path / "series")
+    write_zip(tmp_path / "a.zip", {f"Doe/{path.name}": path.read_bytes() for path in paths})
+    sent = [("files", "Doe.zip", (tmp_path / "a.zip").read_bytes())]
+    body = ask(guard, rules, tmp_path, "PUT", "/session/", "uncompress=true", files=sent)
+    assert [(field, name) for field, name, _ in body.files] == [("files", "series.zip")]
+    with zipfile.ZipFile(body.files[0][2]) as opened:
+        assert opened.read("000001.dcm") == (tmp_path / "series" / "5").read_bytes() and len(opened.namelist()) == 6
+
+
+def test_a_label_has_the_grid_of_its_image(guard, refuses, rules, tmp_path):
+    other = gzip.compress(nib.Nifti1Image(np.zeros((5, 6, 8), np.uint8), np.eye(4)).to_bytes())
+    with refuses(422, "a label of 5x6x8 voxels for an image of 5x6x7"):
+        ask(guard, rules, tmp_path, "PUT", "/datastore/label", "image=study", files=[("label", "a.nii.gz", other)])
+    ask(guard, rules, tmp_path, "PUT", "/datastore/label", "image=study", files=[("label", "a.nii.gz", VOLUME)])
+
+
+# errors of the server
+
+
+def _raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+class InputError(ValueError):
+    """As the bundles' own checks raise it, whatever their package is called."""
+
+
+def test_an_error_of_a_bundle_is_told_in_its_parts(guard):
+    inner = InputError("image 'a' holds 3 values that are NaN: every value must be finite. To mend it, replace them.")
+    told = guard.refused.explained(_raised(RuntimeError("applying transform"), inner))
+    assert told.status == 422 and told.parts["rule"] == "every value must be finite"
+    assert str(told) == str(inner)
+
+
+def test_another_error_tells_its_kind_and_nothing_of_the_server(guard):
+    told = guard.refused.explained(_raised(RuntimeError("/srv/Doe.nii"), OSError("/srv/secret")))
+    assert told.status == 500 and "RuntimeError after OSError" in str(told) and "srv" not in str(told)
