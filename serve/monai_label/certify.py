@@ -31,6 +31,7 @@ STEPS: tuple[Callable, ...] = (
     proofs.upload,
     proofs.two_bundles,
     proofs.dicom,
+    proofs.viewer,
     proofs.batch,
     proofs.bad_input,
     proofs.training,

@@ -12,6 +12,7 @@ import numpy as np
 import samples
 import SimpleITK
 import torch
+from monailabel.client import MONAILabelClient
 
 
 def compare(proof, got: Path, wanted: Path, what: str) -> int:
@@ -115,6 +116,22 @@ def dicom(proof) -> str:
 
 def _input(proof) -> dict:
     return next(iter(proof.metadata["network_data_format"]["inputs"].values()))
+
+
+def viewer(proof) -> str:
+    """MONAI Label's own client, which 3D Slicer's extension uses: a volume of the user, its label, and a correction."""
+    client = MONAILabelClient(proof.label.url, tmpdir=str(proof.work))
+    image = proof.images[0]
+    name = image.name.removesuffix(".nii.gz")
+    session = client.create_session(str(image))["session_id"]
+    params = {"result_extension": ".nii.gz", "result_dtype": "uint8"}
+    for more in ({"image_id": name}, {"image_id": "of_a_user", "session_id": session}):
+        got, _ = client.infer(proof.name, params=dict(params), **more)
+        compare(proof, Path(got), proof.expected(proof.packed, image), "a viewer's")
+    client.remove_session(session)
+    client.save_label(name, got, tag="corrected", params={"label_info": []})
+    compare(proof, proof.studies / "labels" / "corrected" / image.name, Path(got), "a label sent back")
+    return "equal by name and by session, and stored"
 
 
 def batch(proof) -> str:

@@ -144,10 +144,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MONAI_LABEL", "MONAI_ZOO"))
-    }
-    return {**kept, **more}
+    """This process's variables without those that tell Python where to look, and others over them."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | more
 
 
 def settings(given: argparse.Namespace, private: Path) -> dict[str, str]:
