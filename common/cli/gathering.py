@@ -39,7 +39,7 @@ def gather(
     left are removed.
 
     Args:
-        parts: folders that predictions were written to; later ones win.
+        parts: folders that predictions were written to; later ones win. What is no folder is passed over.
         out: the folder of all results.
         failures: more cases that failed, ``{"case": file name, "error": text}``.
 
@@ -49,7 +49,7 @@ def gather(
     Raises:
         InputError: when `out` can not be written to.
     """
-    out, parts = Path(out), [Path(part) for part in parts]
+    out, parts = Path(out), [Path(part) for part in parts if os.path.isdir(part)]
     told, reports = _failures(out), {}
     for part in parts:
         told |= _failures(part)

@@ -82,6 +82,12 @@ def test_without_failures_there_is_no_list_of_them(tmp_path):
     assert not (out / "failures.json").exists()
 
 
+def test_what_is_no_folder_is_passed_over(tmp_path):
+    (tmp_path / "part_1.log").touch()
+    assert gather([tmp_path / "part_1.log", tmp_path / "absent"], tmp_path / "out") == []
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
 def test_files_in_folders_of_cases_keep_their_places(tmp_path):
     place = part(tmp_path / "part", "a")
     (place / "maps").mkdir()
