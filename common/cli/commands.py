@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checks import InputError, WeightsError, problem
-from .annotate import Annotate
+from .annotate.words import Annotate
 from .converters import convert
 from .demo import demo_rivals, demo_steps, tell_demo
 from .device import check_device
@@ -205,7 +205,7 @@ class Volseg(Gate):
             verbose: show whole tracebacks.
             overrides: config entries by name: --epochs 100, --device cpu; and --continue true.
         """
-        from .densify import densify  # here, since it brings torch and MONAI
+        from .densify.command import densify  # here, since it brings torch and MONAI
 
         options = {
             "unlabelled": unlabelled,

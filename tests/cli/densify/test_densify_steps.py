@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from common.checks import InputError
-from common.cli import densify_steps
-from common.cli.densify_steps import LineError, case_settings, densify_once, patch_for
+from common.cli.densify import steps
+from common.cli.densify.steps import LineError, case_settings, densify_once, patch_for
 from common.data.decathlon import write_dataset
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "unet3d_sparse"
+BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "unet3d_sparse"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def started(monkeypatch):
         stdout.flush()
         return subprocess.CompletedProcess(command, lines.status)
 
-    monkeypatch.setattr(densify_steps.subprocess, "run", run)
+    monkeypatch.setattr(steps.subprocess, "run", run)
     return lines
 
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ..data.annotation import to_values
-from ..data.volume_file import VolumeFile, write_like
-from ..files import atomic_path, read_json, write_json
-from ..geometry.next_slice import rank_planes
-from ..geometry.planes import on_planes
-from ..metrics.stages import markdown_grid
-from ..metrics.uncertainty import uncertainty_scores, uncertainty_text
-from ..visualize.densify import densify_figure
-from ..visualize.planes import FilledVolume
-from .annotate_next import describe_planes, next_table
-from .densify_case import read_array, refined
-from .densify_folder import Folder, case_of, planes_text, read_filled
-from .densify_pace import minutes_text
+from ...data.annotation import to_values
+from ...data.volume_file import VolumeFile, write_like
+from ...files import atomic_path, read_json, write_json
+from ...geometry.next_slice import rank_planes
+from ...geometry.planes import on_planes
+from ...metrics.stages import markdown_grid
+from ...metrics.uncertainty import uncertainty_scores, uncertainty_text
+from ...visualize.densify import densify_figure
+from ...visualize.planes import FilledVolume
+from ..annotate.next_slices import describe_planes, next_table
+from .case import read_array, refined
+from .folder import Folder, case_of, planes_text, read_filled
+from .pace import minutes_text
 
 __all__ = ["write_results"]
 

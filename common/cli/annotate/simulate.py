@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..checks import InputError, nearest, problem
-from ..data.annotation import annotated_planes
-from ..data.annotation_files import DrawnFile, read_drawn
-from ..data.unlabelled import PLANES, drawn_voxels, parse_unlabelled, read_unlabelled
-from ..data.volume_file import VolumeFile, check_finite, read_volume
-from ..files import case_name
-from ..geometry.slice_groups import split_slices
-from .densify_case import class_names
-from .densify_pace import minutes_text
-from .densify_steps import OVERLAY, Line
+from ...checks import InputError, nearest, problem
+from ...data.annotation import annotated_planes
+from ...data.annotation_files import DrawnFile, read_drawn
+from ...data.unlabelled import PLANES, drawn_voxels, parse_unlabelled, read_unlabelled
+from ...data.volume_file import VolumeFile, check_finite, read_volume
+from ...files import case_name
+from ...geometry.slice_groups import split_slices
+from ..densify.case import class_names
+from ..densify.pace import minutes_text
+from ..densify.steps import OVERLAY, Line
+from ..words import check_known
+from .report import write_report
+from .segmenters import RIVALS, NetworkSegmenter, RivalSegmenter
 from .simulation import Known, Plan, Simulation
-from .simulation_report import write_report
-from .simulation_segmenters import RIVALS, NetworkSegmenter, RivalSegmenter
-from .words import check_known
 
 __all__ = ["NETWORK", "read_known", "simulate"]
 

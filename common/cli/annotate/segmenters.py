@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.annotation import Annotation
-from ..data.volume_file import VolumeFile
-from ..geometry.grids import first_argmax
-from ..inferers.seeded import RandomWalkerInferer, ShapeInterpolationInferer
-from ..transforms.uncertainty import Uncertainty
-from .densify_case import read_array, write_case
-from .densify_steps import densify_once
+from ...data.annotation import Annotation
+from ...data.volume_file import VolumeFile
+from ...geometry.grids import first_argmax
+from ...inferers.seeded import RandomWalkerInferer, ShapeInterpolationInferer
+from ...transforms.uncertainty import Uncertainty
+from ..densify.case import read_array, write_case
+from ..densify.steps import densify_once
 
 __all__ = ["RIVALS", "NetworkSegmenter", "RivalSegmenter"]
 

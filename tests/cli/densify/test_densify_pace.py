@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.cli import densify_pace
-from common.cli.densify_pace import Pace, minutes_text, pace_of, tiles_of
-from common.cli.densify_steps import Line
+from common.cli.densify import pace as pace_module
+from common.cli.densify.pace import Pace, minutes_text, pace_of, tiles_of
+from common.cli.densify.steps import Line
 from common.inferers import VotingInferer
 
 SMALL = {"in_channels": 1, "num_classes": 2, "widths": "[2,4]", "patch_size": "[16,16,16]", "batch_size": "2"}
@@ -33,12 +33,12 @@ def test_what_can_not_be_tried_has_no_pace(repository):
 
 def test_the_first_try_does_not_count(monkeypatch):
     now, spent = [0.0], iter([9.0, 3.0])
-    monkeypatch.setattr(densify_pace.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: now[0])
 
     def work():
         now[0] += next(spent)
 
-    assert densify_pace._seconds(work, torch.device("cpu")) == 3.0
+    assert pace_module._seconds(work, torch.device("cpu")) == 3.0
 
 
 def test_steps_and_validations_add_up():

@@ -9,15 +9,15 @@ import nibabel
 import numpy as np
 import torch
 
-from ..checks import InputError, problem
-from ..data.annotation import Annotation
-from ..data.arguments import parse_integer
-from ..data.decathlon import atomic_folder, write_dataset
-from ..data.volume_file import VolumeFile
-from ..files import atomic_path
-from ..geometry.blocks import block_majority, block_mean
-from ..geometry.subsampling import upsample_nearest
-from .words import split_names
+from ...checks import InputError, problem
+from ...data.annotation import Annotation
+from ...data.arguments import parse_integer
+from ...data.decathlon import atomic_folder, write_dataset
+from ...data.volume_file import VolumeFile
+from ...files import atomic_path
+from ...geometry.blocks import block_majority, block_mean
+from ...geometry.subsampling import upsample_nearest
+from ..words import split_names
 
 __all__ = [
     "MADE_BY",

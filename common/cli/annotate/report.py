@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ..files import atomic_path, write_json
-from ..metrics.paired import PairedDifference, paired_difference
-from ..metrics.stages import markdown_grid
-from ..visualize.annotation_curves import annotation_curves
+from ...files import atomic_path, write_json
+from ...metrics.paired import PairedDifference, paired_difference
+from ...metrics.stages import markdown_grid
+from ...visualize.annotation_curves import annotation_curves
 from .simulation import START, Simulation
 
 __all__ = ["write_report"]

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple_rep
 
-from .densify_steps import Line, as_read
+from .steps import Line, as_read
 
 __all__ = ["Pace", "minutes_text", "pace_of", "tiles_of"]
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import InputError, problem
-from ..data.annotation import Annotation
-from ..files import read_json, write_json
-from ..visualize.planes import FilledVolume
-from .densify_case import read_array, refined
+from ...checks import InputError, problem
+from ...data.annotation import Annotation
+from ...files import read_json, write_json
+from ...visualize.planes import FilledVolume
+from .case import read_array, refined
 
 __all__ = [
     "DRAWN",

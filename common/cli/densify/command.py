@@ -9,23 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import InputError, parse_flag, problem
-from ..data.annotation import DISPUTED
-from ..data.arguments import parse_optional_integer, parse_share
-from ..data.unlabelled import parse_unlabelled
-from ..data.volume_file import parse_spacing, read_volume
-from .densify_case import parse_downsample
-from .densify_folder import Folder, read_record
-from .densify_pace import minutes_text
-from .densify_report import write_results
-from .densify_request import Request, open_folder
-from .densify_steps import FINISH, OVERLAY, SCORE, UNCERTAINTY, LineError
-from .densify_work import Work
-from .device import check_device
-from .launch import INTERRUPTED, check_package, keep_memory
-from .locate import find_bundle
-from .recipes import Recipe, parse_recipes
-from .words import check_known, config_files, ids_of, split_names
+from ...checks import InputError, parse_flag, problem
+from ...data.annotation import DISPUTED
+from ...data.arguments import parse_optional_integer, parse_share
+from ...data.unlabelled import parse_unlabelled
+from ...data.volume_file import parse_spacing, read_volume
+from ..device import check_device
+from ..launch import INTERRUPTED, check_package, keep_memory
+from ..locate import find_bundle
+from ..recipes import Recipe, parse_recipes
+from ..words import check_known, config_files, ids_of, split_names
+from .case import parse_downsample
+from .folder import Folder, read_record
+from .pace import minutes_text
+from .report import write_results
+from .request import Request, open_folder
+from .steps import FINISH, OVERLAY, SCORE, UNCERTAINTY, LineError
+from .work import Work
 
 __all__ = ["densify"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..checks import InputError, nearest, problem
-from .words import refuse, split_names
+from ...checks import InputError, nearest, problem
+from ..words import refuse, split_names
 
 __all__ = ["Annotate"]
 
@@ -23,7 +23,7 @@ class Annotate:
             axes: letters of the axes across which they may lie: xyz, or z alone.
             unknown: no other option is understood.
         """
-        from .annotate_next import annotate_next  # here and below, since it brings torch and MONAI
+        from .next_slices import annotate_next  # here and below, since it brings torch and MONAI
 
         refuse(rest)
         if unknown:
@@ -82,11 +82,11 @@ class Annotate:
             overlays: more of its overlays.
             overrides: its config entries by name: --epochs 20.
         """
-        from ..data.arguments import parse_integer, parse_integers
-        from .annotate_next import parse_axes
-        from .device import check_device
-        from .launch import check_package
-        from .locate import find_bundle
+        from ...data.arguments import parse_integer, parse_integers
+        from ..device import check_device
+        from ..launch import check_package
+        from ..locate import find_bundle
+        from .next_slices import parse_axes
         from .simulate import NETWORK, simulate
         from .simulation import Plan
 

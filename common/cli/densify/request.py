@@ -13,16 +13,16 @@ import nibabel
 import numpy as np
 import torch
 
-from ..checks import InputError, problem
-from ..data.annotation import Annotation, merge, read_annotation
-from ..data.faults import file_fault
-from ..data.volume_file import VolumeFile, check_finite, read_volume
-from ..files import check_writable, sha256
-from ..geometry.blocks import block_majority
-from ..geometry.planes import on_planes
-from .densify_case import MADE_BY, class_names, coarse_planes, read_array, save_grid, write_case
-from .densify_folder import DRAWN, NEXT, RECORD, Folder, case_of, check_free, planes_text, read_record
-from .densify_split import beside_training, hold_out, trained_on
+from ...checks import InputError, problem
+from ...data.annotation import Annotation, merge, read_annotation
+from ...data.faults import file_fault
+from ...data.volume_file import VolumeFile, check_finite, read_volume
+from ...files import check_writable, sha256
+from ...geometry.blocks import block_majority
+from ...geometry.planes import on_planes
+from .case import MADE_BY, class_names, coarse_planes, read_array, save_grid, write_case
+from .folder import DRAWN, NEXT, RECORD, Folder, case_of, check_free, planes_text, read_record
+from .split import beside_training, hold_out, trained_on
 
 __all__ = ["Request", "open_folder"]
 

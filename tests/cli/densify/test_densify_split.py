@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.cli.densify_split import beside_training, hold_out
+from common.cli.densify.split import beside_training, hold_out
 from common.geometry.planes import on_planes
 
 UNLABELLED = 2

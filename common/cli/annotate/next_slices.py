@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from nibabel import aff2axcodes
 
-from ..checks import InputError, problem
-from ..data.arguments import parse_integer
-from ..files import write_json
-from ..geometry.next_slice import RankedPlane, rank_planes
-from ..metrics.stages import markdown_grid
-from ..visualize.densify import next_figure
-from ..visualize.planes import unit_text
-from .densify_folder import read_filled
+from ...checks import InputError, problem
+from ...data.arguments import parse_integer
+from ...files import write_json
+from ...geometry.next_slice import RankedPlane, rank_planes
+from ...metrics.stages import markdown_grid
+from ...visualize.densify import next_figure
+from ...visualize.planes import unit_text
+from ..densify.folder import read_filled
 
 __all__ = ["annotate_next", "describe_planes", "next_table", "parse_axes", "plane_position"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import InputError, problem
-from ..files import atomic_path, check_writable, read_json, write_json
-from ..geometry.next_slice import even_planes, random_planes, rank_planes
-from ..geometry.planes import on_planes
+from ...checks import InputError, problem
+from ...files import atomic_path, check_writable, read_json, write_json
+from ...geometry.next_slice import even_planes, random_planes, rank_planes
+from ...geometry.planes import on_planes
 
 __all__ = ["START", "STRATEGIES", "Known", "Plan", "Simulation", "class_ious"]
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from common.checks import InputError
-from common.cli import simulate as command
-from common.cli.simulate import read_known, simulate
-from common.cli.simulation import Known, Plan, Simulation, class_ious
-from common.cli.simulation_report import write_report
-from common.cli.simulation_segmenters import RivalSegmenter
+from common.cli.annotate import simulate as command
+from common.cli.annotate.report import write_report
+from common.cli.annotate.segmenters import RivalSegmenter
+from common.cli.annotate.simulate import read_known, simulate
+from common.cli.annotate.simulation import Known, Plan, Simulation, class_ious
 from common.data.volume_file import read_volume
 from common.geometry.planes import on_planes
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import nibabel
 
-from ..bundling.ids import config_ids, merge, normal_id
-from ..checks import InputError, problem
-from ..data.decathlon import read_dataset
-from ..files import case_name
-from .excerpt import user_error
-from .launch import bundle_command, launch, shown
-from .locate import config_file, finds_itself
+from ...bundling.ids import config_ids, merge, normal_id
+from ...checks import InputError, problem
+from ...data.decathlon import read_dataset
+from ...files import case_name
+from ..excerpt import user_error
+from ..launch import bundle_command, launch, shown
+from ..locate import config_file, finds_itself
 
 __all__ = [
     "FINISH",

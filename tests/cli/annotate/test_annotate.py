@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from common.checks import InputError
-from common.cli import simulate
-from common.cli.annotate import Annotate
-from common.cli.annotate_next import annotate_next, parse_axes, plane_position
+from common.cli.annotate import simulate
+from common.cli.annotate.next_slices import annotate_next, parse_axes, plane_position
+from common.cli.annotate.words import Annotate
 from common.cli.commands import main
-from common.cli.densify_folder import case_of
-from common.cli.densify_request import Request, open_folder
+from common.cli.densify.folder import case_of
+from common.cli.densify.request import Request, open_folder
 
 SIZE = (16, 12, 10)
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import nibabel
 
-from ..bundling.ids import normal_id
-from ..files import read_json
-from .densify_folder import Folder, case_of
-from .densify_pace import Pace, minutes_text, pace_of, tiles_of
-from .densify_steps import FINISH, OVERLAY, SCORE, Line, LineError, case_settings, predict_case, run_line
-from .launch import INTERRUPTED
-from .locate import config_file
-from .recipe_table import read_result, write_table
-from .recipes import Recipe
+from ...bundling.ids import normal_id
+from ...files import read_json
+from ..launch import INTERRUPTED
+from ..locate import config_file
+from ..recipe_table import read_result, write_table
+from ..recipes import Recipe
+from .folder import Folder, case_of
+from .pace import Pace, minutes_text, pace_of, tiles_of
+from .steps import FINISH, OVERLAY, SCORE, Line, LineError, case_settings, predict_case, run_line
 
 __all__ = ["Work"]
 

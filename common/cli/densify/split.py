@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..geometry.planes import on_planes
-from ..geometry.slice_groups import split_slices
+from ...geometry.planes import on_planes
+from ...geometry.slice_groups import split_slices
 
 __all__ = ["beside_training", "hold_out", "trained_on"]
 

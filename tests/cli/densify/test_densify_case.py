@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from common.checks import InputError
-from common.cli.densify_case import class_names, coarse_planes, parse_downsample, read_array, refined, write_case
-from common.cli.densify_steps import case_settings
+from common.cli.densify.case import class_names, coarse_planes, parse_downsample, read_array, refined, write_case
+from common.cli.densify.steps import case_settings
 from common.data.annotation import Annotation
 from common.data.volume_file import VolumeFile
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "unet3d_sparse"
+BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "unet3d_sparse"
 
 AFFINE = np.array([[0, -0.5, 0, 10.0], [0.5, 0, 0, -3], [0, 0, 2, 7], [0, 0, 0, 1]])
 

@@ -1,0 +1,1 @@
+"""``volseg annotate``: which slices to draw next, and how good that choice would have been."""

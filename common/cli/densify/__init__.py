@@ -1,0 +1,1 @@
+"""``volseg densify``: a few drawn slices become a labelled volume."""
