@@ -73,6 +73,14 @@ def test_a_bundle_is_certified(repository, python, work, packed, tmp_path, name)
     assert told["figures"]["bad_requests_refused"] >= 35 and told["figures"]["voxels_that_tell_the_twin"] > 0
 
 
+@pytest.mark.slow
+def test_the_guard_hands_on_what_is_right_and_leaves_nothing(repository, python, work, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = Path(__file__).with_name("guard_script.py")
+    done = run(python, work, tmp_path, str(script), str(repository / "serve" / "monai_label"))
+    assert done.stdout.endswith("guarded\n"), done.stdout + done.stderr
+
+
 # starts the server by the module itself, asks every bundle once, and waits for the end of its input
 SERVE = """
 import sys

@@ -68,7 +68,9 @@ class Guard:
 
     async def _answered(self, scope, receive, answer: _Answer) -> None:
         """Let the server answer, in a folder that is gone before an error is told."""
-        with tempfile.TemporaryDirectory(prefix="request_", ignore_cleanup_errors=True) as folder:
+        # the next request on a connection may start in the context of the one before, whose folder is going
+        place = _usual_tempdir()
+        with tempfile.TemporaryDirectory(prefix="request_", dir=place, ignore_cleanup_errors=True) as folder:
             token = _FOLDER.set(folder)
             try:
                 self._check_sender(Headers(scope=scope))

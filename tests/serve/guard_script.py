@@ -1,0 +1,110 @@
+"""The guard around a pretended application, run by the Python of MONAI Label's environment with the guard's folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, sys.argv[1])
+
+from guard import asgi  # noqa: E402
+from guard.rules import Rules  # noqa: E402
+
+
+async def ask(
+    guard, method: str, path: str, body: bytes = b"", parts: int = 1, **headers: str
+) -> tuple[int, dict, bytes]:
+    """One request, its body in parts; returns status, headers and body of the answer."""
+    size = -(-len(body) // parts) or 1
+    left = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message):
+        sent.append(message)
+
+    told = {"host": "127.0.0.1:8000", **{key.replace("_", "-"): value for key, value in headers.items()}}
+    pairs = [(key.encode(), value.encode()) for key, value in told.items()]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": pairs}
+    await guard(scope, receive, send)
+    heads = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
+    return sent[0]["status"], heads, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def answered(send, status: int, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whole(receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    return body
+
+
+class Pretended:
+    """An application that does as the address says."""
+
+    def __init__(self) -> None:
+        self.guard, self.places = None, []
+
+    async def __call__(self, scope, receive, send) -> None:
+        path = scope["path"]
+        self.places.append(Path(tempfile.mkstemp()[1]))
+        if path == "/echo":
+            await answered(send, 200, await whole(receive))
+        elif path == "/falls":
+            raise OSError("/srv/secret")
+        elif path == "/fails":
+            await answered(send, 500, b'{"detail": "said so"}')
+        elif path == "/within":  # as a connection that is kept alive does it
+            assert (await ask(self.guard, "GET", "/none"))[0] == 204
+            await answered(send, 200, b"")
+        else:
+            await answered(send, 204, b"")
+
+
+async def main() -> None:
+    tempfile.gettempdir = asgi._tempdir
+    base, app = Path(asgi._usual_tempdir()), Pretended()
+    app.guard = guard = asgi.Guard(app, Rules(lambda: SimpleNamespace(), 1000), ("127.0.0.1",), ("http://viewer",))
+
+    status, _, body = await ask(guard, "POST", "/echo", b'{"a": 1}', parts=3, content_type="application/json")
+    assert (status, body) == (200, b'{"a": 1}'), (status, body)
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="Doe.nii"\r\n\r\n\x00\xff\r\n--b--\r\n'
+    kind = {"content_type": "multipart/form-data; boundary=b"}
+    status, _, body = await ask(guard, "POST", "/echo", form, parts=7, **kind)
+    assert status == 200 and b"\r\n\r\n\x00\xff\r\n--" in body and b'name="file"' in body, body
+    status, _, body = await ask(guard, "POST", "/echo", form + bytes(2000), **kind)
+    assert status == 413 and json.loads(body)["rule"] == "a body may have no more", body
+    status, _, body = await ask(guard, "POST", "/echo", b"--other", **kind)
+    assert 400 <= status < 500 or body.startswith(b"--"), (status, body)
+    status, _, body = await ask(guard, "POST", "/echo", b"{", content_type="application/json")
+    assert status == 400 and b"no JSON" in body
+
+    status, heads, body = await ask(guard, "GET", "/falls", origin="http://viewer")
+    assert status == 500 and b"OSError" in body and b"secret" not in body
+    assert heads["access-control-allow-origin"] == "http://viewer"
+    status, _, body = await ask(guard, "GET", "/fails")
+    assert status == 500 and json.loads(body)["came"] == "said so"
+    for headers in ({"host": "elsewhere"}, {"origin": "http://elsewhere"}):
+        assert (await ask(guard, "GET", "/none", **headers))[0] == 403
+    assert (await ask(guard, "GET", "/none", origin="http://127.0.0.1:8000"))[0] == 204
+
+    app.places.clear()
+    assert (await ask(guard, "GET", "/within"))[0] == 200
+    assert len(app.places) == 2 and all(place.parent.parent == base for place in app.places), app.places
+    assert not any(place.parent.exists() for place in app.places)
+    assert not list(base.glob("request_*"))
+    print("guarded")
+
+
+asyncio.run(main())
