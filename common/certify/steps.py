@@ -85,7 +85,7 @@ STEPS = (
     _core("trt_export", "TensorRT (`trt_export`)"),
     _core("load", "`monai.bundle.load`"),
     _core("federated", "federated rounds (`MonaiAlgo`)"),
-    _core("mlflow", "tracking with MLflow"),
+    Step("mlflow", "tracking with MLflow", "core", "serve/core/tracking.py"),
     Step("monai_label", "MONAI Label, over HTTP", "monai_label", "serve/monai_label/certify.py", minutes=60),
     Step(
         "monai_deploy", "MONAI Deploy, DICOM to DICOM SEG", "monai_deploy", "serve/monai_deploy/certify.py", minutes=60
