@@ -80,9 +80,9 @@ def write_segmentation(
     """Write a label as a DICOM SEG object (binary segments) of the study of its series.
 
     Every image of the series gets the slice of the label that lies on it, by geometry: the label may be mirrored and
-    permuted against the series, but not resampled. Images without any segment have no frame, as viewers expect; a
-    label without any segment gets a frame of zeros for every image and segment, since an object without frames is
-    none. All segments are described, so that one without frames says that it was looked for and not found.
+    permuted against the series, but not resampled. Images without any segment have no frame, as viewers expect; of a
+    label without any segment the first image has frames of zeros, since an object without frames is none. All segments
+    are described, so that one without frames says that it was looked for and not found.
 
     The object holds the patient and study of the series, as every object of a study does. Nothing of these is logged.
 
@@ -166,14 +166,16 @@ def _object(frames: np.ndarray, series: Series, segments: Sequence[Mapping[str, 
         parameters={"weights_sha256": algorithm.weights} if algorithm.weights else None,
     )
     described = [_description(number, one, made_by) for number, one in enumerate(segments, start=1)]
-    positions = None
-    if sources[0].get("NumberOfFrames"):  # of which the series may be a part, in an order of its own
-        patient = hd.CoordinateSystemNames.PATIENT
+    several = bool(sources[0].get("NumberOfFrames"))  # of which the series may be a part, in an order of its own
+    positions, patient = None, hd.CoordinateSystemNames.PATIENT
+    if several or not frames.any():
         positions = [hd.PlanePositionSequence(patient, plane.position) for plane in series.planes]
+    if not frames.any():
+        frames, positions = frames[:1], positions[:1]
     try:
         return hd.seg.Segmentation(
-            source_images=sources if positions is None else sources[:1],
-            further_source_images=None if positions is None else sources[1:],
+            source_images=sources[:1] if several else sources,
+            further_source_images=sources[1:] if several else None,
             pixel_array=frames,
             plane_positions=positions,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,

@@ -242,8 +242,16 @@ def test_an_empty_label_is_an_object_with_frames_of_zeros(tmp_path):
     series = study(tmp_path / "in")
     shape, affine = itk_grid(series)
     seg = pydicom.dcmread(written(tmp_path, np.zeros(shape, np.uint8), affine, series))
-    assert seg.NumberOfFrames == 2 * series.images and not any(seg.PixelData)
+    assert seg.NumberOfFrames == 2 and not any(seg.PixelData)
     assert not reread(tmp_path / "case_seg.dcm", shape, affine).any()
+    assert len(seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == series.images
+
+
+def test_an_empty_label_of_frames_of_one_file(tmp_path):
+    series = find_series(write_frames(tmp_path / "in" / "frames", [dicom_series.stored_scan()]))[0]
+    label = np.zeros(dicom_series.SHAPE, np.uint8)
+    seg = pydicom.dcmread(written(tmp_path, label, read_series(series).affine, series))
+    assert seg.NumberOfFrames == 2 and not any(seg.PixelData)
 
 
 def test_classes_need_not_be_numbered_from_one(tmp_path):
