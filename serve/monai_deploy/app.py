@@ -28,7 +28,7 @@ warnings.simplefilter("ignore")
 
 # ruff: noqa: E402
 import numpy as np
-from dicom_series import choose_series, find_series
+from found_series import choose_series, find_series
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import AppContext, Application, Fragment, Image, IOType, Operator, OperatorSpec
 from monai.deploy.operators.monai_bundle_inference_operator import IOMapping, MonaiBundleInferenceOperator

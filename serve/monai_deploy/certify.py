@@ -95,8 +95,10 @@ class Package:
     def __init__(self, root: Path, bundle: Path) -> None:
         self.app, self.models = root / "opt" / "holoscan" / "app", root / "opt" / "holoscan" / "models"
         self.input, self.output = root / "var" / "holoscan" / "input", root / "var" / "holoscan" / "output"
-        shutil.copytree(HERE, self.app, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(bundle, self.models / bundle.name)
+        self.app.mkdir(parents=True)
+        for path in HERE.glob("*.py"):
+            shutil.copyfile(path, self.app / path.name)
+        shutil.copytree(bundle, self.models / "bundle")
         self.input.mkdir(parents=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess:

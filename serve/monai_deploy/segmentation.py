@@ -13,7 +13,7 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
-from dicom_series import Frame, quiet
+from found_series import Frame, quiet
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, TM
 from refused import Refused

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-from dicom_series import Frame, Series, quiet
+from found_series import Frame, Series, quiet
 from pydicom.pixels import apply_rescale, pixel_array
 from refused import Refused
 
@@ -43,7 +43,7 @@ def read_series(series: Series) -> Volume:
     """The volume of a series: by position and orientation of its slices, with the rescale of each.
 
     Args:
-        series: from `dicom_series.find_series`.
+        series: from `found_series.find_series`.
 
     Raises:
         Refused: where slices are missing, sheared, or lie twice at one place or nobody knows where; without readable
