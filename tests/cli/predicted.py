@@ -10,6 +10,7 @@ from pathlib import Path
 import dicom_series
 import nibabel
 import numpy as np
+import pydicom
 from pydicom.uid import generate_uid
 
 from common.data.cases import inference_cases
@@ -103,6 +104,19 @@ class Line:
 def read(path: Path) -> dict:
     """A JSON file."""
     return json.loads(path.read_text())
+
+
+def segmented(path: Path, segment: int, shape: Sequence[int]) -> np.ndarray:
+    """A segment of a DICOM SEG of such a series, X Y Z, its frames placed by their positions."""
+    one = pydicom.dcmread(path)
+    volume = np.zeros(shape, bool)
+    for item, frame in zip(
+        one.PerFrameFunctionalGroupsSequence, one.pixel_array.reshape(-1, *shape[1::-1]), strict=True
+    ):
+        place = float(item.PlanePositionSequence[0].ImagePositionPatient[2])
+        if int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber) == segment:
+            volume[..., round((place - dicom_series.ORIGIN[2]) / dicom_series.SPACING[2])] = frame.T
+    return volume
 
 
 def leaks(folder: Path, told: str) -> list[str]:

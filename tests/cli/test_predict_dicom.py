@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from predicted import Line, leaks, read, study, volume
+from predicted import Line, leaks, read, segmented, study, volume
 
 from common.cli import predict as command
 from common.cli.commands import main
@@ -187,23 +187,6 @@ def test_a_volume_that_is_called_like_a_series(line, tmp_path):
     assert nibabel.load(tmp_path / "seg" / f"{_name(folder)}_dicom_seg.nii.gz").shape == dicom_series.SHAPE
 
 
-def _segmented(path: Path) -> np.ndarray:
-    """The first segment of a DICOM SEG, X Y Z by the positions of its frames along the patient's z."""
-    one = pydicom.dcmread(path)
-    places = [
-        float(item.PlanePositionSequence[0].ImagePositionPatient[2]) for item in one.PerFrameFunctionalGroupsSequence
-    ]
-    numbers = [
-        int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        for item in one.PerFrameFunctionalGroupsSequence
-    ]
-    volume = np.zeros(dicom_series.SHAPE, np.uint8)
-    for place, number, frame in zip(places, numbers, np.atleast_3d(one.pixel_array), strict=True):
-        if number == 1:
-            volume[..., round((place - dicom_series.ORIGIN[2]) / dicom_series.SPACING[2])] = frame.T
-    return volume
-
-
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_dicom_seg_lies_beside_the_label(line, tmp_path, capsys, kind):
     out, folder = tmp_path / "seg", study(tmp_path / "ct")
@@ -221,7 +204,7 @@ def test_dicom_seg_lies_beside_the_label(line, tmp_path, capsys, kind):
     stored = np.asarray(label.dataobj)
     along = nibabel.orientations.io_orientation(label.affine)[:, 1]  # staged in RAS mm; the series' axes are LPS
     assert list(along) == [-1, -1, 1]
-    assert (_segmented(out / f"{name}_seg.dcm") == stored).all() and stored.any()
+    assert (segmented(out / f"{name}_seg.dcm", 1, stored.shape) == stored).all() and stored.any()
     listed = {case["case"]: case.get("dicom_seg") for case in read(out / "predictions.json")["cases"]}
     assert listed == {name: f"{name}_seg.dcm", "scan": None}
 
