@@ -77,8 +77,9 @@ class Segmentations:
         image = nibabel.load(results.label(case.name))
         request = results.record.request
         made_by = Algorithm(str(request["bundle"]), str(request["version"]), request["weights"] or "")
-        label = np.asarray(image.dataobj)
-        write_segmentation(label, image.affine, series, self.segments, results.segmentation(case.name), made_by)
+        label, out = np.asarray(image.dataobj), results.segmentation(case.name)
+        names = list((results.record.report(case.name) or {}).get("volumes") or ())  # as overrides have made them
+        write_segmentation(label, image.affine, series, self.segments, out, made_by, names or None)
 
 
 def _note(case: Case, error: Exception, bar: tqdm) -> dict[str, str]:

@@ -61,11 +61,13 @@ class Line:
     Attributes:
         commands: what would have run.
         stop_after: number of cases after which it is interrupted.
+        class_names: classes that reports give volumes of.
     """
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
         self.stop_after: int | None = None
+        self.class_names = ["background", "liver", "tumour"]
 
     @property
     def last(self) -> dict[str, str]:
@@ -89,6 +91,7 @@ class Line:
             name = names(path)
             nibabel.save(nibabel.Nifti1Image(label, image.affine), out / f"{name}_seg.nii.gz")
             reports.append({"case": name, "input_sha256": sha256(path), "run": len(self.commands)})
+            reports[-1]["volumes"] = {one: {"ml": 1.0} for one in self.class_names}
             write_json(out / f"{name}_report.json", {**reports[-1], "weights": None, "versions": {"x": "1"}})
         write_json(out / "predictions.json", {"cases": reports, "failures": failures})
         if failures:

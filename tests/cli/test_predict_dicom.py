@@ -241,6 +241,14 @@ def test_a_dicom_seg_that_can_not_be_written_is_a_failure_of_its_case_alone(line
     assert leaks(out, told.out + told.err) == []
 
 
+def test_classes_that_were_renamed_get_no_codes_of_the_bundle(line, tmp_path):
+    out, folder = tmp_path / "seg", study(tmp_path / "ct")
+    line.class_names = ["background", "spleen", "tumour"]
+    assert _predict(out, folder, "--dicom_seg", "true") == 2
+    assert "class 1 is 'spleen', and dicom_segments has the codes of 'Liver'" in read(out / "failures.json")[0]["error"]
+    assert not list(out.glob("*.dcm"))
+
+
 def test_a_bundle_without_codes_says_so_first(line, tmp_path, capsys):
     words = ["predict", "unet3d_sparse", str(study(tmp_path / "ct")), "--dicom_seg", "true"]
     assert main([*words, "--out", str(tmp_path / "seg")]) == 2
