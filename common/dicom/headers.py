@@ -65,7 +65,6 @@ _TAGS = [
 ]
 APART = tuple(name for name, *_ in _APART)
 _NO_IMAGES = tuple("SEG RTSTRUCT RTPLAN RTDOSE RTRECORD RTIMAGE SR PR KO REG FID RWV DOC ANN M3D".split())
-_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, whatever it is called
 _PEEK = 4096  # bytes from which a foreign file is told; they hold the whole file meta information
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FRAMES_MOST = 1 << 16
@@ -194,7 +193,7 @@ def _header(dataset: Any, path: Path) -> Header | None:
     kind, uid = (str(dataset.get(keyword) or "") for keyword in ("SOPClassUID", "SeriesInstanceUID"))
     kind = kind or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     size = (int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
-    if modality in _NO_IMAGES or kind == _DIRECTORY:
+    if modality in _NO_IMAGES:
         return None
     if min(size) <= 0 or not uid:
         if "Image Storage" in pydicom.uid.UID(kind).name or not kind:

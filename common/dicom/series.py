@@ -163,7 +163,7 @@ def _files(root: Path) -> Iterable[Path]:
         folders.sort()
         for name in sorted(names):
             path = Path(folder) / name
-            if name.upper() != "DICOMDIR" and path.is_file():
+            if path.is_file():
                 yield path
 
 

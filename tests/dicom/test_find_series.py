@@ -48,7 +48,6 @@ def test_series_of_several_folders_and_whatever_else_lies_there(tmp_path):
         one.SOPClassUID = pydicom.uid.RawDataStorage
 
     write_series(tmp_path / "g", stored_scan(), tags={"uid": "2.25.5", "modality": "OT"}, change=blank)
-    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "d" / "jane_doe_0").read_bytes().replace(b"2.25.3", b"2.25.9"))
     (tmp_path / "notes.txt").write_text("nothing of the kind")
     (tmp_path / "empty").touch()
     (tmp_path / "zeros").write_bytes(bytes(4096))
@@ -71,6 +70,19 @@ def test_a_damaged_file_is_counted_not_named(tmp_path, caplog, length):
     (series,) = find_series(folder)
     assert series.images == 5
     assert caplog.messages == ["1 DICOM files can not be read and were passed over; are slices missing?"]
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "index"])
+def test_a_directory_of_a_medium_is_no_series_and_no_damage(tmp_path, caplog, name):
+    folder = write_series(tmp_path, stored_scan())
+    one = pydicom.Dataset()
+    one.file_meta = pydicom.dataset.FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    one.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    one.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    one.FileSetID = "DISC"
+    one.save_as(folder / name, enforce_file_format=True)
+    assert [series.images for series in find_series(folder)] == [6] and not caplog.messages
 
 
 def test_odd_values_in_headers_are_not_quoted(tmp_path, recwarn, caplog):

@@ -103,6 +103,20 @@ def test_magnetic_resonance_needs_no_scale(tmp_path):
     np.testing.assert_array_equal(read_series(only(folder)).array, stored_scan())
 
 
+def test_a_tilt_below_what_headers_round_is_taken_as_straight(tmp_path):
+    """0.4 degrees, by which the last of many slices lies more than a pixel aside."""
+    many = np.tile(stored_scan()[:3, :3], (1, 1, 15))
+    volume = read_series(only(write_series(tmp_path, many, shear=(0.0, SPACING[2] * np.tan(np.radians(0.4))))))
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+
+
+def test_a_scale_for_some_slices_alone_is_refused_whatever_was_recorded(tmp_path):
+    folder = write_series(tmp_path, stored_scan(), tags={"modality": "MR"}, change=_without("RescaleSlope", 0, 4))
+    with pytest.raises(InputError, match="2 of its 6 slices have no rescale slope.*a series states"):
+        read_series(only(folder))
+
+
 @pytest.mark.parametrize(("gap", "step"), [("4.5", 4.5), (None, 1.5)])
 def test_a_single_slice_is_as_thick_as_its_header_says(tmp_path, gap, step):
     def change(one, number):
@@ -134,6 +148,25 @@ def test_frames_of_one_file(tmp_path, directions, scales):
     np.testing.assert_allclose(volume.affine, affine, atol=1e-5)
     slope, intercept = np.transpose(scales) if scales else (1, 0)
     np.testing.assert_array_equal(volume.array, stored_scan() * slope + intercept)
+
+
+@pytest.mark.parametrize(("shared", "expected"), [(True, 2.0), (False, 3.0)])
+def test_the_nearest_scale_of_a_frame_counts(tmp_path, shared, expected):
+    """Its own, or else that of all frames, or else that of the file."""
+    path = write_frames(tmp_path / "x", [stored_scan()])
+    one, scale = pydicom.dcmread(path), pydicom.Dataset()
+    one.RescaleSlope, one.RescaleIntercept = 3, 0
+    scale.RescaleSlope, scale.RescaleIntercept = 2, 0
+    if shared:
+        one.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [scale]
+    one.save_as(path)
+    np.testing.assert_array_equal(read_series(only(path)).array, expected * stored_scan())
+    own = pydicom.Dataset()
+    own.RescaleSlope, own.RescaleIntercept = 5, -1
+    for frame in one.PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence = [own]
+    one.save_as(path)
+    np.testing.assert_array_equal(read_series(only(path)).array, 5.0 * stored_scan() - 1)
 
 
 def test_echoes_of_one_file_are_volumes_of_their_own(tmp_path):
@@ -271,10 +304,11 @@ def test_a_private_transfer_syntax(tmp_path):
         read_series(only(folder))
 
 
-def test_several_volumes_of_frames_without_places(tmp_path):
+def test_frames_without_places(tmp_path):
     path = write_frames(tmp_path / "x", [stored_scan()])
     one = pydicom.dcmread(path)
     del one.PerFrameFunctionalGroupsSequence
+    one.ImagePositionPatient = [0, 0, 0]  # of which frame?
     one.save_as(path)
     with pytest.raises(InputError, match="6 of its 6 images have no ImagePositionPatient"):
         read_series(only(path))
