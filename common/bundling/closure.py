@@ -14,7 +14,7 @@ from ..checks import InputError, problem
 __all__ = ["NEVER_VENDORED", "config_targets", "defining_path", "import_closure", "rewrite_targets", "vendored_files"]
 
 # they know bundles as files, or the command line: no bundle needs them
-NEVER_VENDORED = ("bundling", "cli", "__main__")
+NEVER_VENDORED = ("bundling", "certify", "cli", "__main__")
 
 
 def config_targets(config: Any, package: str) -> Iterator[str]:

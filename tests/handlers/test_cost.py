@@ -9,7 +9,6 @@ import torch
 from common.handlers import cost
 from common.handlers.cost import PeakMemory, device_name
 
-
 _ANEW = """
 import torch
 from common.handlers.cost import PeakMemory
