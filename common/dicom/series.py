@@ -56,9 +56,10 @@ class Series:
 def find_series(folder: str | os.PathLike[str]) -> list[Series]:
     """The image series in a folder and below, or in a single file of several frames.
 
-    Foreign files, damaged ones (a warning counts them), ``DICOMDIR`` and objects without images of a patient (SEG, RTSTRUCT, SR, PR) are passed
-    over; an image that is there twice is taken once. Images of one series that differ in direction or matrix, or lie at
-    the same places and differ in echo, time point, diffusion weighting or kind, are series of their own.
+    Foreign files, damaged ones (a warning counts them), ``DICOMDIR`` and objects without images of a patient (SEG,
+    RTSTRUCT, SR, PR) are passed over; an image that is there twice is taken once. Images of one series that differ in
+    direction or matrix, or lie at the same places and differ in echo, time point, diffusion weighting or kind, are
+    series of their own.
 
     Args:
         folder: where to look; links to folders are not followed.
