@@ -67,7 +67,7 @@ def test_vendored_code_runs_under_another_name(tiny_package, tmp_path):
         ("x = __import__('{package}.checks')", "line 1 of 'bad.py' names '{package}.checks' absolutely"),
         ("from .nets import Heavy", "bad.py imports 'nets.Heavy': it must be a module"),
         ("def f():\n    from .nowhere import x", "bad.py imports 'nowhere.x': it must be a module"),
-        ("from .cli import main", "bad.py needs 'cli.py': bundling, cli, __main__ are never part of a bundle"),
+        ("from .cli import main", "bad.py needs 'cli.py': bundling, certify, cli, __main__ are never part of a bundle"),
     ],
 )
 def test_what_would_break_under_another_name_is_refused(tiny_package, line, said):
