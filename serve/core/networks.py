@@ -28,7 +28,7 @@ class Network:
         self, case: step.Case, name: str, expression: str, module: torch.nn.Module, whole_input: torch.Tensor
     ) -> None:
         self.case, self.name, self.expression, self.module = case, name, expression, module
-        self.input = _fitting(module, whole_input)
+        self.input = fitting(module, whole_input)
 
     def export(self, command: str, suffix: str) -> Path:
         """Export by a command of MONAI's, as a person would, and give back the file."""
@@ -67,7 +67,7 @@ def networks(case: step.Case) -> Iterator[Network]:
     torch.manual_seed(0)
     image = torch.rand(1, form["num_channels"], *form["spatial_shape"])
     yield Network(case, "network", WHOLE, whole, image)
-    for name, expression in _children(case, whole).items():
+    for name, expression in children(case, whole).items():
         module = eval(expression.replace(f"@{WHOLE}", "whole"), {"whole": whole})  # of the bundle's own config
         yield Network(case, name, expression, module, image)
 
@@ -88,7 +88,13 @@ def equal(found: list[torch.Tensor], wanted: list[torch.Tensor], name: str, tole
     return worst
 
 
-def _children(case: step.Case, whole: torch.nn.Module) -> dict[str, str]:
+def children(case: step.Case, whole: torch.nn.Module) -> dict[str, str]:
+    """Names of what the stages of a bundle train, where that is not the whole, each with its expression in a config.
+
+    Args:
+        case: of the step.
+        whole: the composite; that its stages train as an ensemble has members.
+    """
     found: dict[str, str] = {}
     for section in case.config("train").values():
         trainer = section.get("trainer") if isinstance(section, dict) else None
@@ -102,7 +108,7 @@ def _children(case: step.Case, whole: torch.nn.Module) -> dict[str, str]:
     return found
 
 
-def _fitting(module: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+def fitting(module: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
     """The image, or a slice of it where the network is for slices."""
     flat = any(isinstance(part, torch.nn.Conv2d) for part in module.modules())
     deep = any(isinstance(part, torch.nn.Conv3d) for part in module.modules())

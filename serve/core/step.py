@@ -76,7 +76,7 @@ class Case:
     def short(self) -> dict[str, Any]:
         """Overrides that make a training of it short."""
         known = self.config("train")
-        return {key: value for key, value in SHORT.items() if known.get(key)}
+        return {key: value for key, value in SHORT.items() if known.get(key) is not None}
 
     def values(self, **more: Any) -> dict[str, Any]:
         """Overrides that every run of its configs is given: where the data are, and where results go."""
