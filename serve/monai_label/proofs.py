@@ -107,7 +107,8 @@ def dicom(proof) -> str:
     got = proof.label.infer(proof.name, proof.work / "http_dicom.nii.gz", session=session)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    volume = proof.work / "series.nii.gz"
+    # NRRD keeps the affine as it is; NIfTI rounds it to 32 bits, which moves where an untrained network's ties fall
+    volume = proof.work / "series.nrrd"
     SimpleITK.WriteImage(reader.Execute(), str(volume))
     labelled = compare(proof, got, proof.expected(proof.packed, volume), "a DICOM series")
     proof.figures["voxels_labelled_dicom"] = labelled
