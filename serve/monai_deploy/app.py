@@ -201,6 +201,13 @@ def run(source: Path, out: Path, model: Path, series: str = "") -> Path:
     return application.answer
 
 
+def refusal(error: BaseException | None) -> BaseException | None:
+    """What refused the input, if that is why an error was raised: one of ours, or the bundle's own ``InputError``."""
+    while error is not None and not isinstance(error, Refused) and type(error).__name__ != "InputError":
+        error = error.__cause__  # MONAI names the transform in which another error was raised
+    return error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line and the environment ask for.
 
@@ -228,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(folders["input"], folders["output"], folders["model"], given.series)
     except Exception as error:
-        if isinstance(error, Refused) or type(error).__name__ == "InputError":  # the latter are the bundle's own
-            logger.error("Refused: %s", error)
+        if (refused := refusal(error)) is not None:
+            logger.error("Refused: %s", refused)
             return 2
         if given.verbose:
             traceback.print_exception(error)
