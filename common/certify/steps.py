@@ -66,6 +66,7 @@ ENVIRONMENTS = (
     Environment("core", "serve/core", of_bundle=True),
     Environment("monai_label", "serve/monai_label"),
     Environment("monai_deploy", "serve/monai_deploy"),
+    Environment("nvflare", "serve/nvflare", of_bundle=True),
 )
 
 
@@ -90,4 +91,5 @@ STEPS = (
     Step(
         "monai_deploy", "MONAI Deploy, DICOM to DICOM SEG", "monai_deploy", "serve/monai_deploy/certify.py", minutes=60
     ),
+    Step("nvflare", "NVFlare, two rounds of its simulator", "nvflare", "serve/nvflare/certify.py"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import step
 import torch
 from monai.bundle import ConfigParser
+from monai.bundle.scripts import _get_fake_spatial_shape
 
 WHOLE = "network_def"
 
@@ -65,7 +66,8 @@ def networks(case: step.Case) -> Iterator[Network]:
     whole.eval()
     form = case.config("metadata")["network_data_format"]["inputs"]["image"]
     torch.manual_seed(0)
-    image = torch.rand(1, form["num_channels"], *form["spatial_shape"])
+    # sizes may be rules such as 32*n: the size that MONAI itself makes of them
+    image = torch.rand(1, form["num_channels"], *_get_fake_spatial_shape(form["spatial_shape"]))
     yield Network(case, "network", WHOLE, whole, image)
     for name, expression in children(case, whole).items():
         module = eval(expression.replace(f"@{WHOLE}", "whole"), {"whole": whole})  # of the bundle's own config

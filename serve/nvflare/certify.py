@@ -55,10 +55,13 @@ def simulate(bundle: Path, work: Path, data: Path | None) -> str:
 
 
 def check(bundle: Path, work: Path, output: str) -> tuple[str, dict[str, float]]:
-    """See that every site scored every round, that the global weights fit, and that every child of them has moved."""
+    """See that every site scored every round, that all of it was added up, and that the weights are the network's."""
     scores = [(site, float(value)) for site, value in _REPORTED.findall(output)]
     if len(scores) != _CLIENTS * _ROUNDS or any(value != value for _, value in scores):
         raise StepError(f"{len(scores)} scores of {_CLIENTS} sites and {_ROUNDS} rounds: {scores}")
+    rounds = output.count(f"aggregating {_CLIENTS} update(s)")
+    if rounds != _ROUNDS:
+        raise StepError(f"{rounds} of {_ROUNDS} rounds added up what {_CLIENTS} sites had learnt")
     [file] = (work / "workspace").rglob("FL_global_model.pt")
     weights = torch.load(file, weights_only=True, map_location="cpu")["model"]
     from monai.bundle import ConfigParser  # once the bundle's code is in reach
