@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from monai.utils import optional_import
 
 from ..checks import InputError, problem
+from .cluster_worker import run_part
 
 dask, has_dask = optional_import("dask")
 distributed, has_distributed = optional_import("distributed")
@@ -172,12 +173,13 @@ def _local_cluster(environments: list[Mapping[str, str]], security: Any) -> Iter
         "distributed.scheduler.allowed-failures": 0,  # attempts are counted here
     }
     shared = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
+    single = {"nthreads": 1, "memory_limit": 0, "silence_logs": 40, "preload": [run_part.__module__]}
     with dask.config.set(settings):
         cluster = distributed.SpecCluster(
             workers={
                 number: {
                     "cls": distributed.Nanny,
-                    "options": {**shared, "nthreads": 1, "memory_limit": 0, "env": dict(own), "silence_logs": 40},
+                    "options": {**shared, **single, "env": dict(own)},
                 }
                 for number, own in enumerate(environments)
             },

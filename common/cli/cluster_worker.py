@@ -20,11 +20,16 @@ from .. import __version__
 from ..checks import problem
 from .launch import shown
 
-__all__ = ["begun_file", "line_environment", "log_file", "present_versions", "run_part"]
+__all__ = ["begun_file", "dask_setup", "line_environment", "log_file", "present_versions", "run_part"]
 
 _GUARD = Path(__file__).with_name("cluster_guard.py")
 _POLL = 0.2  # seconds
 _one_at_a_time = threading.Lock()  # a worker of several threads shares one GPU among them, too
+
+
+def dask_setup(worker: object) -> None:
+    """Leave an interrupt from the keyboard to the one who started the workers; Dask calls this in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def log_file(folder: Path) -> Path:

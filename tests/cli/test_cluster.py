@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,12 +61,14 @@ def test_a_killed_worker_loses_no_case(tmp_path, capsys):
     lines = Lines(tmp_path, {"a": "x", "b": f"wait {go}", "c": "x", "d": "x"})
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run_chunks, lines.chunks(3, 1), lines, lines.place, workers=2)
-        begun = until(lambda: lines.begun("part_1.1"))
-        until(lambda: finished_cases(lines.place / "part_1.1") == {"a"})
-        os.kill(begun["pid"], signal.SIGKILL)
-        again = until(lambda: lines.begun("part_1.2"))
-        until(lambda: not psutil.pid_exists(begun["line"]))  # its line has not outlived it
-        go.touch()
+        try:
+            begun = until(lambda: lines.begun("part_1.1"))
+            until(lambda: finished_cases(lines.place / "part_1.1") == {"a"})
+            os.kill(begun["pid"], signal.SIGKILL)
+            again = until(lambda: lines.begun("part_1.2"))
+            until(lambda: not psutil.pid_exists(begun["line"]))  # its line has not outlived it
+        finally:
+            go.touch()
         results = future.result(60)
     assert again["pid"] != begun["pid"]
     assert lines.asked == [["a", "b", "c"], ["d"], ["b", "c"]]  # what was done is not done again
@@ -130,6 +134,21 @@ def test_an_interrupt_ends_the_lines(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_chunks(lines.chunks(1), lines, lines.place, workers=1)
     thread.join()
+    until(lambda: not psutil.pid_exists(begun["line"]) and not psutil.pid_exists(begun["pid"]))
+
+
+def test_a_study_that_is_killed_leaves_no_process_behind(tmp_path, repository):
+    lines = Lines(tmp_path, {"a": f"wait {tmp_path / 'never'}"})
+    code = (
+        "import sys; from pathlib import Path; from common.cli.cluster import run_chunks\n"
+        "script, place, case = sys.argv[1:]\n"
+        "run_chunks([[Path(case)]], lambda cases, folder: [sys.executable, script, str(folder), case], Path(place))"
+    )
+    words = [sys.executable, "-c", code, str(lines.script), str(lines.place), str(lines.cases[0])]
+    process = subprocess.Popen(words, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun = until(lambda: lines.begun("part_1.1"), 120)
+    process.kill()
+    process.wait()
     until(lambda: not psutil.pid_exists(begun["line"]) and not psutil.pid_exists(begun["pid"]))
 
 

@@ -102,10 +102,12 @@ def test_a_worker_elsewhere_may_be_killed(scheduler, tmp_path, capsys):
     address, folder, _ = scheduler
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run_chunks, lines.chunks(3, 1), lines, lines.place, None, address, folder)
-        begun = until(lambda: lines.begun("part_1.1"))
-        until(lambda: finished_cases(lines.place / "part_1.1") == {"a"})
-        os.kill(begun["pid"], signal.SIGKILL)
-        go.touch()
+        try:
+            begun = until(lambda: lines.begun("part_1.1"))
+            until(lambda: finished_cases(lines.place / "part_1.1") == {"a"})
+            os.kill(begun["pid"], signal.SIGKILL)
+        finally:
+            go.touch()
         results = future.result(60)
     assert sorted(name for one in results for part in one.folders for name in finished_cases(part)) == list("abcd")
     assert not any(result.failures for result in results)
