@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.checks import InputError, WeightsError
-from common.handlers.weights_loader import _check_split
+from common.handlers.scored_checkpoint import _check_split
 from common.networks import LiverTumourRAUNet
 from common.weights import info_path, join_members, load_weights, read_info, save_weights
 

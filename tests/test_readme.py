@@ -1,4 +1,4 @@
-"""Every command of README and of the bundles' documents runs (see ``sandbox.py``); set-up and demos: ``-m demo``."""
+"""Every command of README and of the bundles' documents runs (see ``sandbox.py``); set-up and demos: ``-m slow``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ def _id(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "document", [path for path in DOCUMENTS if any(not whole(one) for one in commands(path))], ids=_id
+    "document",
+    [
+        pytest.param(path, id=_id(path), marks=[] if path == README else pytest.mark.slow)
+        for path in DOCUMENTS
+        if any(not whole(one) for one in commands(path))
+    ],
 )
 def test_commands_run(document, tmp_path):
     sandbox = Sandbox.make(tmp_path / "checkout")
@@ -32,7 +36,7 @@ def test_commands_run(document, tmp_path):
             sandbox.run(shortened(command))
 
 
-@pytest.mark.demo
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WHOLE)
 def test_commands_on_a_fresh_checkout(command, tmp_path):
     """The set-up commands as they stand, in a copy of what git tracks; the tests they start are only counted."""

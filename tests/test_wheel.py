@@ -70,7 +70,7 @@ def test_what_is_pinned_lies_in_the_ranges():
         assert one.specifier.contains(Version(pins[one.name])), one.name
 
 
-@pytest.mark.demo
+@pytest.mark.slow
 def test_a_wheel_in_a_clean_environment_runs_the_demo_from_an_empty_folder(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     tools = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")

@@ -83,7 +83,6 @@ def test_it_predicts_from_any_folder_on_the_grid_of_the_input(work, bundle, data
         assert set(np.unique(image.dataobj)) <= {0, 1, 2}
 
 
-@pytest.mark.slow
 def test_it_trains_and_evaluates_with_spawned_workers(work, bundle, dataset):
     workers = ("--workers", "2", "--train::dataloader::multiprocessing_context", "spawn")
     copied = train_copy(work, bundle, "--dataset_dir", str(dataset), *workers)
@@ -96,7 +95,6 @@ def test_monai_checks_exports_and_loads_it_from_its_own_folder(work, bundle):
     check_export(work, bundle, (3, *TINY["patch_size"]))
 
 
-@pytest.mark.slow
 def test_the_steps_of_monai_label_give_the_voxels_of_the_bundle_beside_another_one(repository, work, bundle, dataset):
     other = pack_tiny(repository / "bundles" / NAME, work, TINY, "other_method")
     code = other / "scripts_other_method" / "networks" / "doubling_unet.py"
