@@ -71,7 +71,7 @@ def request_of(
     return {
         "bundle": metadata.get("name"),
         "version": metadata.get("version"),
-        "overlays": without_paths(list(overlays)),
+        "overlays": [Path(name).name for name in overlays],
         "overrides": without_paths(chosen),
         "weights": sha256(weights) if weights.is_file() else None,
         "settings": hashlib.sha256(told.encode()).hexdigest(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,15 @@ class Cases:
         """Those that are not done."""
         return [case for case in self.cases if not case.done]
 
-    def take_volumes(self, volumes: Iterable[Path]) -> None:
+    def take_volumes(self, volumes: Sequence[Path]) -> None:
         """Take volumes in files. Those of one name in several folders get names by all that were named.
 
         Args:
             volumes: their files, absolute.
         """
         names = CaseNames()
-        for path in volumes:
+        # hashes of what is done already take a while for many
+        for path in tqdm(volumes, desc="looking for what is done", unit="case", leave=False, disable=None):
             name = names(path)
             before = None if self.again else self.record.report(name)
             done = before is not None and path.is_file() and before["input_sha256"] == sha256(path)

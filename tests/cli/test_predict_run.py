@@ -53,11 +53,15 @@ def _names(sandbox: Sandbox) -> list[str]:
     return [find_series(sandbox.folder / folder)[0].name for folder in ("Mustermann", "b")]
 
 
+@pytest.fixture(scope="module")
+def done(sandbox) -> subprocess.CompletedProcess[str]:
+    """Both series segmented into ``seg``."""
+    return sandbox.run(f"volseg predict {NAME} Mustermann b.zip --out seg {WORDS} --dicom_seg true")
+
+
 @pytest.mark.slow
-def test_from_dicom_to_dicom_seg(sandbox, tmp_path):
-    line, names = f"volseg predict {NAME} Mustermann b.zip --out seg {WORDS}", _names(sandbox)
-    out = sandbox.folder / "seg"
-    done = sandbox.run(f"{line} --dicom_seg true")
+def test_from_dicom_to_dicom_seg(sandbox, done, tmp_path):
+    names, out = _names(sandbox), sandbox.folder / "seg"
     assert [name for name in names if f"saved seg/{name}_seg.nii.gz" in done.stdout + done.stderr] == names
     told = done.stdout + done.stderr
     assert leaks(out, told) == []
@@ -76,10 +80,27 @@ def test_from_dicom_to_dicom_seg(sandbox, tmp_path):
         alone = nibabel.load(tmp_path / "alone" / f"{name}_seg.nii.gz")
         assert (np.asarray(alone.dataobj) == stored).all() and (alone.affine == label.affine).all()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("series_*")}
-    again = sandbox.run(f"{line} --dicom_seg true").stdout
+    again = sandbox.run(f"volseg predict {NAME} Mustermann b.zip --out seg {WORDS} --dicom_seg true").stdout
     assert "2 of 2 cases are done already" in again and "$ python" not in again
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("series_*")} == before
     assert [case["dicom_seg"] for case in read(out / "predictions.json")["cases"]] == [f"{n}_seg.dcm" for n in names]
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same(sandbox, done):
+    pytest.importorskip("distributed")
+    line = f"volseg predict {NAME} Mustermann b.zip --out many {WORDS} --dicom_seg true --workers 2"
+    told, one, many = sandbox.run(line), sandbox.folder / "seg", sandbox.folder / "many"
+    assert told.stdout.count("$ python -m monai.bundle run") == 2
+    assert leaks(many, told.stdout + told.stderr) == []
+    assert {path.name for path in many.iterdir()} == {path.name for path in one.iterdir()}
+    for name in _names(sandbox):
+        assert (many / f"{name}_seg.nii.gz").read_bytes() == (one / f"{name}_seg.nii.gz").read_bytes()
+        assert (
+            segmented(many / f"{name}_seg.dcm", 1, (40, 36, 9)) == segmented(one / f"{name}_seg.dcm", 1, (40, 36, 9))
+        ).all()
+    requests = [read(folder / "predict.json")["request"] for folder in (one, many)]
+    assert requests[0] == requests[1]
 
 
 def _printed(told: str, staged: Path) -> str:
