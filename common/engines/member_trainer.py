@@ -61,7 +61,7 @@ class MemberTrainer(StageTrainer):
     def _for_processes(self, network: torch.nn.Module) -> torch.nn.Module:
         return share_weights(network)
 
-    def _iteration(self, engine: MemberTrainer, batchdata: Any) -> dict[str, Any]:
+    def _iteration(self, engine: MemberTrainer, batchdata: Any) -> list[dict[str, Any]]:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
         self.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
@@ -79,7 +79,7 @@ class MemberTrainer(StageTrainer):
         if last and any(parameter.grad is not None for parameter in parameters):
             self._step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        return self._as_list(self.state.output)
 
     def _learn(self, member: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
         """Add the gradient of one member's loss; the loss, detached."""

@@ -216,6 +216,14 @@ class StageTrainer(SupervisedTrainer):
         # ignite would go on with the order that the loader drew in an earlier epoch
         self.set_data(self.data_loader)
 
+    def _iteration(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
+        return self._as_list(super()._iteration(engine, batchdata))
+
+    @staticmethod
+    def _as_list(output: Any) -> list[Any]:
+        """As a list: MONAI's handlers (MLflow) take the loss of its first item; of a dictionary they make a tuple."""
+        return output if isinstance(output, list) else [output]
+
     def _note_loss(self) -> None:
         # the value stays on the device: the host does not wait for it before the epoch ends
         self._losses.append(_loss_of(self.state.output).detach())
@@ -374,8 +382,7 @@ class StageTrainer(SupervisedTrainer):
 
 def _loss_of(output: Any) -> torch.Tensor:
     """The loss of an iteration; decollated output repeats it for every item of the batch."""
-    first = output[0] if isinstance(output, list) else output
-    return torch.as_tensor(first["loss"])
+    return torch.as_tensor(output[0]["loss"])
 
 
 def _checked_patience(patience: int | None, evaluator: Workflow | None) -> int | None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.handlers import from_engine
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.engines import StageTrainer
@@ -351,3 +352,18 @@ def test_flags_that_are_no_flags_are_refused(bundle, data):
     with pytest.raises(RuntimeError) as caught:
         train(bundle, data, resume="maybe")
     assert "resume is 'maybe': it must be true or false" in causes(caught.value)
+
+
+def test_trackers_find_the_loss_of_every_iteration(bundle, data):
+    """As MONAI's own settings for MLflow ask for it."""
+    seen = []
+    flow = workflow(bundle, data, epochs=1)
+    for name in ("finder", "train"):
+        stage = flow.parser.get_parsed_content(f"{name}::trainer")
+        loss = from_engine(["loss"], first=True)
+        stage.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine, loss=loss: seen.append(float(loss(engine.state.output)))
+        )
+    flow.run()
+    rows = [flow.parser.get_parsed_content(f"{name}::trainer").history[0]["loss"] for name in ("finder", "train")]
+    assert [sum(seen[:4]) / 4, sum(seen[4:]) / 4] == pytest.approx(rows)
