@@ -22,6 +22,8 @@ _BYTES = 64 << 30
 _RATIO = 200  # of what comes out to the archive's own size; slices of nothing but air alone come near 1000
 _SMALL = 64 << 20  # bytes below which the ratio does not count
 _BLOCK = 1 << 20
+# zipfile unpacks what it has read of others (bzip2, LZMA) at once, so that nothing can be counted
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ANEW = "pack the files anew as an ordinary zip"
 
 
@@ -49,7 +51,7 @@ def unpacked(
 
     Raises:
         InputError: no zip, a damaged or encrypted one; entries that are links, that lie outside of the archive or twice
-            in it; more than the limits, or than the disk holds.
+            in it, or that are packed otherwise than by deflate; more than the limits, or than the disk holds.
     """
     try:
         archive, packed = zipfile.ZipFile(path), os.path.getsize(path)
@@ -105,6 +107,8 @@ def _fault(entry: zipfile.ZipInfo) -> str:
         return "has a path that leaves the archive"
     if entry.flag_bits & 0x1:
         return "is encrypted"
+    if entry.compress_type not in _METHODS:
+        return "is neither stored nor deflated"
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         return "is a link or a device"

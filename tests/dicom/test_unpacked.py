@@ -80,6 +80,8 @@ BAD = [
     (_entry("Doe", stat.S_IFLNK | 0o777), "is a link or a device"),
     (_entry("Doe", stat.S_IFIFO), "is a link or a device"),
     ("GOOD", "is there twice"),
+    (_entry("Doe", compress_type=zipfile.ZIP_BZIP2), "is neither stored nor deflated"),
+    (_entry("Doe", compress_type=zipfile.ZIP_LZMA), "is neither stored nor deflated"),
 ]
 
 
