@@ -89,6 +89,12 @@ async def main() -> None:
     assert 400 <= status < 500 or body.startswith(b"--"), (status, body)
     status, _, body = await ask(guard, "POST", "/echo", b"{", content_type="application/json")
     assert status == 400 and b"no JSON" in body
+    for headers in ({"content_type": "application/problem+json"}, {}):
+        status, _, body = await ask(guard, "POST", "/echo", b'{"image": "../a"}', **headers)
+        assert status == 400 and b"holds a path" in body, (headers, body)
+    kind = {"content_type": "application/x-www-form-urlencoded"}
+    status, _, body = await ask(guard, "POST", "/echo", b'a=1;params={"image":"../a"}', **kind)
+    assert status == 200 and b'name="a"' in body and b'name="params"' not in body, body
 
     status, heads, body = await ask(guard, "GET", "/falls", origin="http://viewer")
     assert status == 500 and b"OSError" in body and b"secret" not in body

@@ -115,6 +115,27 @@ def test_requests_that_break_a_rule_are_refused(guard, refuses, rules, tmp_path,
         ask(guard, rules, tmp_path, *request_)
 
 
+@pytest.mark.parametrize("path", ["/train/organs", "/train/", "/infer/organs", "/batch/infer/organs"])
+@pytest.mark.parametrize(
+    "value", ["$import os", " $1", "@network", "%a.json#b", ["$1"], {"_target_": "os.getcwd"}, {"a": [{"b": "$1"}]}]
+)
+def test_nothing_that_a_config_would_run_goes_on(guard, refuses, rules, tmp_path, path, value):
+    for json in ({"max_epochs": value}, {"organs": {"max_epochs": value}}):
+        with refuses(400, "run as code"):
+            ask(guard, rules, tmp_path, "POST", path, "image=study", json=json)
+
+
+def test_parameters_are_one_object(guard, refuses, rules, tmp_path):
+    for params in ("[]", '[["image", "/etc/passwd"]]', '"image"', "1"):
+        with refuses(400, "no object"):
+            ask(guard, rules, tmp_path, "POST", "/infer/organs", "image=study", params)
+    body = guard.body.Body(fields=[("params", "{}"), ("params", '{"image": "/etc/passwd"}')])
+    with refuses(400, "params twice"):
+        rules.apply("POST", "/infer/organs", "image=study", body, tmp_path)
+    with refuses(400, "model_filename holds a path"):
+        ask(guard, rules, tmp_path, "POST", "/train/", json={"organs": {"model_filename": "../m.pt"}})
+
+
 def test_a_batch_on_a_machine_without_a_gpu_is_told_what_to_send(guard, refuses, rules, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for json in (None, {"device": "cpu"}, {"multi_gpu": True}):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from label_uploads import write_slices, write_zip
@@ -54,6 +55,35 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(guard, refuses, tmp_path):
     with refuses(413, "2 files of 0.00 GiB"):
         guard.archives.unpack(write_zip(tmp_path / "b.zip", {"a": noise, "b": noise}), tmp_path / "folder", 5999)
     assert len(guard.archives.unpack(tmp_path / "b.zip", tmp_path / "folder", 6000)) == 2
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_can_not_be_unpacked_by_and_by_is_refused(guard, refuses, tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.dcm", bytes(1000))
+    (tmp_path / "out").mkdir()
+    with refuses(422, "stored or deflated"):
+        guard.archives.unpack(tmp_path / "a.zip", tmp_path / "out", 10**6)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_damaged_stream_is_refused(guard, refuses, tmp_path):
+    content = write_zip(tmp_path / "a.zip", {"Doe/a.dcm": bytes(range(256)) * 50}).read_bytes()
+    start = content.index(b"a.dcm") + 5
+    (tmp_path / "a.zip").write_bytes(content[:start] + b"\xff" * 10 + content[start + 10 :])
+    (tmp_path / "out").mkdir()
+    with refuses(422, "whole zip"):
+        guard.archives.unpack(tmp_path / "a.zip", tmp_path / "out", 10**6)
+
+
+def test_a_deflated_file_is_refused_before_it_is_read(guard, refuses, tmp_path, monkeypatch):
+    (path, *_) = write_slices(tmp_path / "series")
+    one = pydicom.dcmread(path)
+    one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    pydicom.dcmwrite(path, one, enforce_file_format=True)
+    monkeypatch.setattr(pydicom, "dcmread", None)
+    with refuses(422, "Deflated"):
+        guard.series.check([path])
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and nothing", b"ustar  "])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from .refused import Refused
 
 FILES, RATIO, SMALL = 20_000, 200, 1 << 20
+# zipfile unpacks what it has read of others (bzip2, LZMA) at once, however much that is
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SKIPPED = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -33,8 +36,9 @@ def unpack(archive: Path, folder: Path, limit: int) -> list[Path]:
             entries = [entry for entry in opened.infolist() if _wanted(entry)]
             _check(entries, limit)
             return [_write(opened, entry, folder / f"{number:06d}") for number, entry in enumerate(entries)]
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
-        raise Refused(422, f"the archive can not be read ({error})", "it must be a whole zip", "zip it again") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        came = f"the archive can not be read ({type(error).__name__})"  # its text may hold a name
+        raise Refused(422, came, "it must be a whole zip", "zip it again") from None
 
 
 def _wanted(entry: zipfile.ZipInfo) -> bool:
@@ -53,6 +57,10 @@ def _check(entries: list[zipfile.ZipInfo], limit: int) -> None:
             raise Refused(422, "the zip holds a link", "it must hold files", "zip the files themselves")
         if entry.flag_bits & 1:
             raise Refused(422, "the zip is encrypted", "it must be readable", "zip it without a password")
+        if entry.compress_type not in _METHODS:
+            raise Refused(
+                422, "the zip is compressed in an unusual way", "it is stored or deflated", "zip it by another program"
+            )
     whole, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     if len(entries) > FILES or whole > limit:
         raise Refused(

@@ -27,6 +27,7 @@ _NAMES = (
     "result_extension",
     "client_id",
 )
+_CODE = ("$", "@", "%")  # by which a config's expressions, references and macros begin
 _PLAIN = re.compile(r"^[^/\\\0]*$")
 
 
@@ -81,9 +82,10 @@ class Rules:
             Refused: when a rule is broken.
         """
         asked = {key: values[-1] for key, values in parse_qs(query).items()}
-        params = parsed(body.text("params"), "params") if body.text("params") else body.json
-        params = params if isinstance(params, Mapping) else {}
+        params = _params(body)
         _check_names(params)
+        if not path.startswith("/datastore"):
+            _check_values(params)
         found = _MODEL.match(path)
         kind, model = found.groups() if found else ("", "")
         if model and params.get("model", model) != model:
@@ -188,7 +190,38 @@ class Rules:
         return path
 
 
+def _params(body: Body) -> Mapping:
+    """The parameters of a request, of which there is one set, as the server takes them."""
+    if sum(key == "params" for key, _ in body.fields) > 1:
+        raise Refused(400, "params twice", "a request has one set of parameters", "send one field params")
+    params = parsed(body.text("params"), "params") if body.text("params") else body.json
+    if params is not None and not isinstance(params, Mapping):
+        raise Refused(400, "params are no object", "they are names and values", 'send {"NAME": VALUE}')
+    return params or {}
+
+
+def _check_values(value: object) -> None:
+    """Refuse what MONAI would run: a training puts values into the bundle's config, where some texts are Python."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            raise _code()
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            _check_values(one)
+    elif isinstance(value, str) and value.lstrip().startswith(_CODE):
+        raise _code()
+
+
+def _code() -> Refused:
+    rule = "a value is a number, a name or the like"
+    return Refused(400, "a value that MONAI would run as code", rule, f"begin no value with {', '.join(_CODE)}")
+
+
 def _check_names(given: Mapping) -> None:
+    for own in given.values():
+        if isinstance(own, Mapping):  # parameters of several models
+            _check_names(own)
     for key in _NAMES:
         value = given.get(key)
         for text in value if isinstance(value, list) else [value]:

@@ -17,9 +17,10 @@ from .refused import Refused
 # what the server's reader (GDCM) decodes
 READABLE = {
     "1.2.840.10008.1.2" + end
-    for end in ("", ".1", ".1.99", ".2", ".5", *(f".4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)))
+    for end in ("", ".1", ".2", ".5", *(f".4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)))
 }
 _WITHOUT_VOLUME = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG")
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # read as a whole, however much it unpacks to
 _PIXELS, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 
 
@@ -54,6 +55,8 @@ def check(paths: Sequence[Path]) -> list[Path]:
 
 def _read(path: Path) -> pydicom.Dataset | None:
     try:
+        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+            raise _undecoded(_DEFLATED)
         one = pydicom.dcmread(path)
         if _PIXELS in one:
             element = one.get_item(_PIXELS)
@@ -62,22 +65,27 @@ def _read(path: Path) -> pydicom.Dataset | None:
         return one
     except InvalidDicomError:
         return None
+    except Refused:
+        raise
     except Exception as error:  # a damaged file may raise anything
         raise Refused(
             422, f"a DICOM file can not be read ({type(error).__name__})", "it must be whole", "export it again"
         ) from None
 
 
+def _undecoded(syntax: str) -> Refused:
+    return Refused(
+        422,
+        f"the transfer syntax is {pydicom.uid.UID(syntax).name if syntax else 'none'}",
+        "it must be one that the server decodes: uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000",
+        "convert it, for example with gdcmconv --raw",
+    )
+
+
 def _check_slice(one: pydicom.Dataset) -> None:
     syntax = one.file_meta.get("TransferSyntaxUID", "")
     if syntax not in READABLE:
-        name = pydicom.uid.UID(syntax).name if syntax else "none"
-        raise Refused(
-            422,
-            f"the transfer syntax is {name}",
-            "it must be one that the server decodes: uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000",
-            "convert it, for example with gdcmconv --raw",
-        )
+        raise _undecoded(syntax)
     if _PIXELS not in one:
         raise Refused(
             422, "a DICOM image without pixel data", "slices must have it", "export the series with its images"
