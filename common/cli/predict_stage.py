@@ -58,6 +58,7 @@ class Cases:
         self.place, self.record, self.again = place, record, again
         self.cases: list[Case] = []
         self.failures: list[dict[str, str]] = []
+        self._held: dict[str, str] = {}  # hashes of the series that are cases
 
     @property
     def waiting(self) -> list[Case]:
@@ -108,8 +109,8 @@ class Cases:
 
     def _take(self, series: Series, source: Source, bar: tqdm) -> None:
         """One series: there already, done, staged or failed."""
-        if any(case.series == series.name for case in self.cases):
-            bar.write(f"{source.name}: {series.name} was named before", file=sys.stdout)
+        if series.name in self._held:
+            self._take_again(series, source, bar)
             return
         taken = {case.name for case in self.cases}
         name = series.name if series.name not in taken else f"{series.name}_dicom"
@@ -125,8 +126,19 @@ class Cases:
             self._note(series.name, error, bar)
             return
         self.cases.append(Case(name, path, done, source, series.name))
+        self._held[series.name] = digest
         voxels = "x".join(map(str, series.shape))
         bar.write(f"{source.name}: {series.name}, {series.modality}, {voxels} voxels", file=sys.stdout)
+
+    def _take_again(self, series: Series, source: Source, bar: tqdm) -> None:
+        """A series of a name that is taken: the same once more, or another that was given its UID."""
+        if _digest(series) == self._held[series.name]:
+            bar.write(f"{source.name}: {series.name} was named before", file=sys.stdout)
+            return
+        came = f"{series.name} was named before and held other images"
+        rule = "results are named by the UID of a series, which is its alone"
+        remedy = "give the two UIDs of their own, or predict one of them into another folder"
+        self._note(source.name, InputError(problem(came, rule, remedy)), bar)
 
     def _note(self, name: str, error: Exception, bar: tqdm) -> None:
         self.failures.append(failure(name, error, "it must hold whole DICOM images"))

@@ -163,6 +163,16 @@ def test_the_only_place_is_told_at_once(line, tmp_path, capsys):
     assert list((tmp_path / "seg").iterdir()) == []
 
 
+def test_another_series_of_the_same_uid_is_not_lost(line, tmp_path, capsys):
+    out, name = tmp_path / "seg", _name(study(tmp_path / "a"))
+    study(tmp_path / "b", values=dicom_series.stored_scan(9))
+    assert _predict(out, tmp_path / "a", tmp_path / "b") == 2
+    (noted,) = read(out / "failures.json")
+    assert noted["case"] == "dicom_2" and f"{name} was named before and held other images" in noted["error"]
+    told = capsys.readouterr()
+    assert _cases(out) == [name] and leaks(out, told.out + told.err) == []
+
+
 def test_a_series_is_known_again_wherever_it_lies(line, tmp_path, monkeypatch, capsys):
     out, folder = tmp_path / "seg", study(tmp_path / "ct")
     assert _predict(out, folder) == 0
