@@ -65,8 +65,8 @@ _TAGS = [
 ]
 APART = tuple(name for name, *_ in _APART)
 _NO_IMAGES = tuple("SEG RTSTRUCT RTPLAN RTDOSE RTRECORD RTIMAGE SR PR KO REG FID RWV DOC ANN M3D".split())
-_PEEK = 4096  # bytes from which a foreign file is told; they hold the whole file meta information
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_PEEK = 4096  # bytes from which a foreign file is told
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _FRAMES_MOST = 1 << 16
 _DEFLATED_MOST = 4 << 30  # bytes of one deflated file; a bomb is larger
 
@@ -160,7 +160,7 @@ def read_header(path: Path) -> Header | None:
             start = stream.read(_PEEK)
         if not _is_dicom(start):
             return None
-        if _DEFLATED in start:
+        if _is_deflated(path, start):
             _check_deflated(path)
         with quiet():
             return _header(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True), path)
@@ -174,6 +174,14 @@ def _is_dicom(start: bytes) -> bool:
     if start[128:132] == b"DICM":
         return True
     return start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" and len(start) > 132
+
+
+def _is_deflated(path: Path, start: bytes) -> bool:
+    """Whether the data set is deflated; file meta information may be of any length."""
+    if start[128:132] == b"DICM":
+        with quiet():
+            return pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED
+    return start[:2] == b"\x02\x00" and _DEFLATED.encode() in path.read_bytes()
 
 
 def _check_deflated(path: Path) -> None:

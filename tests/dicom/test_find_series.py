@@ -122,6 +122,18 @@ def test_deflated_files_and_a_bomb_among_them(tmp_path, monkeypatch):
     assert series.files[5] not in read and len(read) == 5
 
 
+def test_a_deflated_file_is_known_however_long_what_comes_before_is(tmp_path, monkeypatch):
+    path = next(write_series(tmp_path, stored_scan()).iterdir())
+    one = pydicom.dcmread(path)
+    one.file_meta.FileMetaInformationVersion = bytes(10_000)
+    one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    one.save_as(path)
+    assert headers.read_header(path) is not None
+    monkeypatch.setattr(headers, "_DEFLATED_MOST", 1)
+    with pytest.raises(InputError, match="OverflowError"):
+        headers.read_header(path)
+
+
 def test_more_frames_than_any_scanner_writes(tmp_path, caplog):
     def change(one, number):
         one.NumberOfFrames = 10**9
