@@ -29,7 +29,7 @@ class Network:
         self, case: step.Case, name: str, expression: str, module: torch.nn.Module, whole_input: torch.Tensor
     ) -> None:
         self.case, self.name, self.expression, self.module = case, name, expression, module
-        self.input = fitting(module, whole_input)
+        self.input = whole_input if expression == WHOLE else fitting(module, whole_input)
 
     def export(self, command: str, suffix: str) -> Path:
         """Export by a command of MONAI's, as a person would, and give back the file."""
@@ -111,7 +111,7 @@ def children(case: step.Case, whole: torch.nn.Module) -> dict[str, str]:
 
 
 def fitting(module: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """The image, or a slice of it where the network is for slices."""
+    """The image, or a slice of it where a child is for slices. (A composite may be of planar networks and take volumes.)"""
     flat = any(isinstance(part, torch.nn.Conv2d) for part in module.modules())
     deep = any(isinstance(part, torch.nn.Conv3d) for part in module.modules())
     return image[..., 0].contiguous() if flat and not deep else image
