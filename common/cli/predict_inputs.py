@@ -7,7 +7,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def read_inputs(inputs: Sequence[str], out: Path) -> Inputs:
             folders = [one for one in folders if _holds_other(one, out)]
             if not files and not folders:
                 inference_cases(word)
-            _check_apart([one for one in files if is_image_file(one)], out)
+            _check_apart([one.parent for one in files if is_image_file(one)], out)
             _sort(files, volumes, sources, loose)
             for one in folders:
                 sources.append(Source(len(sources) + 1, one))
@@ -144,8 +144,8 @@ def _of_folder(folder: Path, out: Path) -> tuple[list[Path], bool]:
     """The volumes of a folder, and whether series may be in it."""
     if (folder / "dataset.json").is_file():
         return [Path(case["image"]) for case in inference_cases(folder)], False
+    _check_apart([folder], out)
     found = sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))
-    _check_apart(found, out)
     return found, _holds_other(folder, out)
 
 
@@ -155,9 +155,9 @@ def _outermost(paths: Sequence[Path]) -> list[Path]:
     return [one for one in folders if not any(up in folders for up in one.parents)]
 
 
-def _check_apart(volumes: Sequence[Path], out: Path) -> None:
+def _check_apart(folders: Iterable[Path], out: Path) -> None:
     """Results among the inputs would be inputs the next time."""
-    if any(path.parent.resolve() == out.resolve() for path in volumes):
+    if any(folder.resolve() == out.resolve() for folder in folders):
         came = f"the results would go to '{out}', which the inputs are taken from"
         rule = "a result in the folder of the inputs would be an input the next time"
         raise InputError(problem(came, rule, "pass another folder as --out"))

@@ -187,8 +187,9 @@ def _is_deflated(path: Path, start: bytes) -> bool:
 def _check_deflated(path: Path) -> None:
     """See that a deflated data set stays below `_DEFLATED_MOST`, since pydicom inflates it whole."""
     with open(path, "rb") as stream:
-        length = int(pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength)
-        stream.seek(128 + 4 + 12 + length)  # preamble, "DICM", the element that holds the length
+        # read to where pydicom will begin: what the header says of its own length may lead elsewhere
+        pydicom.filereader.read_preamble(stream, force=True)
+        pydicom.filereader._read_file_meta_info(stream)
         inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while block := inflater.unconsumed_tail or stream.read(1 << 16):
             total += len(inflater.decompress(block, 1 << 24))

@@ -111,7 +111,7 @@ def children(case: step.Case, whole: torch.nn.Module) -> dict[str, str]:
 
 
 def fitting(module: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """The image, or a slice of it where a child is for slices. (A composite may be of planar networks and take volumes.)"""
+    """The image, or a slice of it where a child is for slices; a composite may be of such and take volumes."""
     flat = any(isinstance(part, torch.nn.Conv2d) for part in module.modules())
     deep = any(isinstance(part, torch.nn.Conv3d) for part in module.modules())
     return image[..., 0].contiguous() if flat and not deep else image

@@ -34,6 +34,7 @@ _TAGS = [
     "SpacingBetweenSlices",
 ]
 _WITHOUT_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "SR", "PR", "KO", "REG", "FID", "RWV", "DOC"}
+_DEFLATED = pydicom.uid.DeflatedExplicitVRLittleEndian
 _TURN = 1e-3  # of direction cosines; beyond it images do not lie in one direction
 
 
@@ -167,6 +168,9 @@ def _header(path: Path) -> Any:
     """Header of a file with an image; None for all else, however it is damaged."""
     try:
         with quiet():
+            # a data set that is deflated as a whole is inflated at once, to whatever size; images are not kept so
+            if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+                return None
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             whole = header.get("SeriesInstanceUID") and int(header.get("Rows") or 0) and int(header.get("Columns") or 0)
             return header if whole and str(header.get("Modality") or "").upper() not in _WITHOUT_IMAGES else None

@@ -153,7 +153,7 @@ def settings(given: argparse.Namespace, private: Path) -> dict[str, str]:
     loopback = is_loopback(given.host)
     guard = {
         "upload_gib": given.upload_gib,
-        "hosts": ["127.0.0.1", "localhost", "::1"] if loopback else [],
+        "hosts": list(dict.fromkeys(["127.0.0.1", "localhost", "::1", given.host])) if loopback else [],
         "origins": given.origin,
     }
     return _environment(

@@ -134,6 +134,17 @@ def test_a_deflated_file_is_known_however_long_what_comes_before_is(tmp_path, mo
         headers.read_header(path)
 
 
+def test_what_a_header_says_of_its_length_does_not_lead_past_a_bomb(tmp_path, monkeypatch):
+    path = next(write_series(tmp_path, stored_scan()).iterdir())
+    _deflated(path, None)
+    content = bytearray(path.read_bytes())
+    content[140:144] = (int.from_bytes(content[140:144], "little") + 4).to_bytes(4, "little")
+    path.write_bytes(content)
+    monkeypatch.setattr(headers, "_DEFLATED_MOST", 1)
+    with pytest.raises(InputError, match="OverflowError"):
+        headers.read_header(path)
+
+
 def test_more_frames_than_any_scanner_writes(tmp_path, caplog):
     def change(one, number):
         one.NumberOfFrames = 10**9

@@ -34,6 +34,7 @@ SEGMENTS = {
         "color": [0, 158, 115],
     },
 }
+NAMED = {int(key): entry for key, entry in SEGMENTS.items()}
 METADATA = {"name": "toy", "version": "0.1.0", "dicom_segments": SEGMENTS}
 
 
@@ -133,7 +134,7 @@ def test_frames_of_one_file_are_read_by_place(deploy, tmp_path, repository):
     label = np.random.default_rng(2).choice([0, 1, 4], SHAPE).astype(np.uint8)
     path = deploy.segmentation.write_segmentation(label, volume, METADATA, tmp_path)
     grid = SimpleNamespace(shape=SHAPE, affine=volume.affine)
-    assert np.array_equal(deploy.certify.read_segmentation(path, grid, [1, 4]), label)
+    assert np.array_equal(deploy.certify.read_segmentation(path, grid, NAMED), label)
 
 
 @pytest.mark.parametrize("lies", list(LIES))
@@ -146,7 +147,11 @@ def test_the_label_comes_back_from_dicom_seg(deploy, tmp_path, lies):
     path = deploy.segmentation.write_segmentation(label, volume, METADATA, out)
     assert [one.name for one in out.iterdir()] == [f"{volume.name}_seg.dcm"]
     grid = SimpleNamespace(shape=SHAPE, affine=volume.affine)
-    assert np.array_equal(deploy.certify.read_segmentation(path, grid, [1, 4]), label)
+    assert np.array_equal(deploy.certify.read_segmentation(path, grid, NAMED), label)
+
+    swapped = {1: {**NAMED[1], "type": NAMED[4]["type"]}, 4: {**NAMED[4], "type": NAMED[1]["type"]}}
+    with pytest.raises(deploy.certify.Failed, match="does not name"):
+        deploy.certify.read_segmentation(path, grid, swapped)
 
     held = highdicom.seg.segread(path)
     assert [one.SegmentLabel for one in held.SegmentSequence] == ["Liver", "Tumour"]
@@ -158,6 +163,16 @@ def test_the_label_comes_back_from_dicom_seg(deploy, tmp_path, lies):
     assert SimpleITK.ReadImage(str(path)).GetSize()[:2] == SHAPE[:2]
     ml = deploy.segmentation.volumes_ml(label, volume, METADATA)
     assert ml["Tumour"] == pytest.approx((label == 4).sum() * 0.7 * 0.9 * 2.5 / 1000, abs=1e-3)
+
+
+def test_files_deflated_as_a_whole_are_passed_over(deploy, tmp_path):
+    deploy.made_series.write_series(scan(), lying(), tmp_path)
+    for path in tmp_path.iterdir():
+        one = pydicom.dcmread(path)
+        one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        one.save_as(path)
+    with pytest.raises(deploy.refused.Refused, match="no DICOM image series"):
+        deploy.found_series.find_series(tmp_path)
 
 
 def test_a_label_of_nothing_is_a_seg_of_nothing(deploy, tmp_path):
