@@ -12,6 +12,7 @@ from ..certify.steps import ENVIRONMENTS, STEPS, Step
 from ..certify.table import write_tables
 from ..checks import InputError, nearest, problem
 from ..files import check_writable
+from .launch import INTERRUPTED, terminated_as_interrupted
 
 __all__ = ["certify"]
 
@@ -27,7 +28,7 @@ def certify(bundles: Sequence[Path], everything: bool, steps: Sequence[str], out
         environments: where the environments lie; ``environments`` in `out` by default.
 
     Returns:
-        1 when a step that was run failed, else 0.
+        1 when a step failed, 130 when it was stopped, else 0.
 
     Raises:
         InputError: for an unknown step, no bundle, or no checkout.
@@ -48,7 +49,12 @@ def certify(bundles: Sequence[Path], everything: bool, steps: Sequence[str], out
     results, built, failed = {}, {}, []
     for bundle in bundles:
         one = Certification(bundle, folder / bundle.name, clean, STEPS, ENVIRONMENTS)
-        one.run(wanted, lambda text: print(text, flush=True))
+        try:
+            with terminated_as_interrupted():  # so that servers that were started are ended
+                one.run(wanted, lambda text: print(text, flush=True))
+        except KeyboardInterrupt:
+            print(f"{one.name}: stopped; the same line goes on from here")
+            return INTERRUPTED
         results[one.name] = one.results()
         built |= one.built
         failed += [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +69,21 @@ def test_all_bundles_and_all_steps_are_told_in_docs_and_a_failure_is_the_status(
 def test_single_steps_of_all_bundles_leave_docs_alone(ran, tmp_path):
     assert main(["certify", "--all", "true", "--steps", "infer", "--out", str(tmp_path / "out")]) == 0
     assert not (tmp_path / "checkout" / "docs").exists()
+
+
+def test_the_signal_to_terminate_ends_what_was_started_and_says_how_to_go_on(ran, monkeypatch, capsys, tmp_path):
+    tidied = []
+
+    def run(self, wanted, tell):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            tidied.append(self.name)
+
+    monkeypatch.setattr(command.Certification, "run", run)
+    assert main(["certify", "--all", "true", "--out", str(tmp_path / "out")]) == 130
+    assert tidied == ["one"] and "the same line goes on" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "certified.md").exists()
 
 
 @pytest.mark.parametrize(
