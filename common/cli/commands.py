@@ -94,7 +94,7 @@ class Volseg(Gate):
         Args:
             name: a bundle's name or folder.
             inputs: files, folders or globs of volumes, a Decathlon folder; DICOM series as folders, zips or files.
-            out: where results go (output_dir).
+            out: where results go (output_dir); eval/ of the bundle by default.
             series: which DICOM series of an input is meant, by its number in the list that is shown, or all.
             dicom_seg: write CASE_seg.dcm for each DICOM series, too.
             again: segment cases that are done, too.
