@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -137,11 +138,14 @@ def test_all_bundles_in_one_server_answer_as_each_alone(repository, python, work
 def test_the_script_starts_a_server_and_cleans_up_after_a_signal(repository, python, work, packed, tmp_path):
     script = str(repository / "serve" / "monai_label" / "start.py")
     words = [str(packed["random25d_mra"]), "--studies", "studies", "--port", "18392"]
+    words += ["--environment", str(python.parents[1])]  # made already, and found to be so
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_", "MONAI_"))}
     server = subprocess.Popen(
-        [str(python), script, *words],
+        [sys.executable, script, *words],
         cwd=tmp_path,
-        env=kept | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env=kept | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -153,7 +157,7 @@ def test_the_script_starts_a_server_and_cleans_up_after_a_signal(repository, pyt
             if "serves random25d_mra" in line:
                 break
         assert "127.0.0.1:18392" in lines[-1], "".join(lines)[-3000:]
-        (private,) = tmp_path.glob("monai_label_*")
+        (private,) = temporary.glob("monai_label_*")
         assert private.stat().st_mode & 0o777 == 0o700
     finally:
         server.terminate()
