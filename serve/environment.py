@@ -152,7 +152,10 @@ def _do(told: str, command: Sequence[str], folder: Path) -> None:
         begin = stream.tell()
         stream.write(f"$ {' '.join(command)}\n")
         stream.flush()
-        status = subprocess.call(command, env=inside, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+        # the lock of the folder goes along: it is held until pip has ended, even where this process is killed
+        status = subprocess.call(
+            command, env=inside, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, close_fds=False
+        )
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
     if status:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace")[begin:].strip().splitlines()[-8:])
@@ -190,6 +193,7 @@ def _alone(folder: Path):
     with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            os.set_inheritable(lock.fileno(), True)
         yield
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -148,6 +149,25 @@ def test_the_versions_of_a_bundle_are_added(tmp_path, environment):
     assert recipe.asked == ["monai==1.6", "nibabel==5.4", "numpy==2.4", "tool", "torch==2.0"]
     assert recipe.first == ["torch==2.0"]
     assert recipe.hash == environment.Recipe(tmp_path, [bundle, bundle]).hash
+
+
+def test_nobody_builds_beside_a_pip_whose_parent_was_killed(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import environment, pathlib\n"
+        f"PRINT = 'import time; print(1, flush=True); time.sleep(4)'; folder = pathlib.Path({str(tmp_path / 'env')!r})\n"
+        "with environment._alone(folder):\n"
+        "    environment._do('', [sys.executable, '-S', '-c', PRINT], folder)"
+    )
+    with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.DEVNULL) as process:
+        log = tmp_path / "env" / "environment.log"
+        while not (log.is_file() and log.read_text().endswith("1\n")):
+            time.sleep(0.02)
+        process.kill()
+    with open(tmp_path / ".env.lock", "w") as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it has ended
 
 
 @pytest.mark.parametrize("text", ["tool\n", "torch>=2\n", "torch==1.0\ntorch==2.0\n", "torchvision==1.0\n"])
