@@ -153,11 +153,12 @@ def test_the_versions_of_a_bundle_are_added(tmp_path, environment):
 
 def test_nobody_builds_beside_a_pip_whose_parent_was_killed(tmp_path):
     fcntl = pytest.importorskip("fcntl")
+    waits = "import time; print(1, flush=True); time.sleep(4)"
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import environment, pathlib\n"
-        f"PRINT = 'import time; print(1, flush=True); time.sleep(4)'; folder = pathlib.Path({str(tmp_path / 'env')!r})\n"
+        f"folder = pathlib.Path({str(tmp_path / 'env')!r})\n"
         "with environment._alone(folder):\n"
-        "    environment._do('', [sys.executable, '-S', '-c', PRINT], folder)"
+        f"    environment._do('', [sys.executable, '-S', '-c', {waits!r}], folder)"
     )
     with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.DEVNULL) as process:
         log = tmp_path / "env" / "environment.log"
