@@ -241,10 +241,18 @@ def _built(folder: Path) -> str:
     return str(folder.absolute() / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
+def _end(number: int, _: object) -> None:
+    """End in order, once: another signal would cut short the tidying, and leave what came from patients."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the server and stay until it ends or is told to end."""
     given = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         python = _built(given.environment) if given.environment else sys.executable
         if not _is_address(given.studies):
@@ -261,8 +269,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

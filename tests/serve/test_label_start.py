@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,9 @@ pathlib.Path("seen.json").write_text(json.dumps(seen))
 pathlib.Path(os.environ["TMPDIR"], "upload").write_text("of somebody")
 if pathlib.Path("fails").exists():
     sys.exit(3)
+if pathlib.Path("lingers").exists():
+    import signal, time
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(0)))
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Info(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -121,6 +128,25 @@ def test_the_server_runs_in_private_folders_that_go_with_it(start, python, tmp_p
     assert guard["origins"] == ["http://viewer.example"] and "127.0.0.1" in guard["hosts"]
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert words[words.index("models") + 1] == "organs" and "ngc" in words and "guard.asgi:app" in words
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_cut_short_the_tidying(start, python, tmp_path, number):
+    (tmp_path / "private").mkdir()
+    asked = given(start, tmp_path)
+    start.prepare_app(asked.app, asked.bundles, python)
+    (asked.app / "lingers").touch()
+    words = [*map(str, asked.bundles), "--app", asked.app, "--studies", asked.studies, "--port", asked.port]
+    line = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import start; sys.executable = {str(python)!r}"
+    line += f"; sys.exit(start.main({list(map(str, words))!r}))"
+    environment = os.environ | {"TMPDIR": str(tmp_path / "private")}
+    with subprocess.Popen([sys.executable, "-c", line], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert "serves organs" in next(told for told in process.stdout if "serves" in told)
+        for _ in range(3):
+            process.send_signal(number)
+            time.sleep(0.3)
+        assert process.wait(60) == 128 + number
+    assert not list((tmp_path / "private").iterdir())
 
 
 def test_a_server_that_ends_or_a_port_that_is_taken_is_told(start, python, tmp_path, monkeypatch):
