@@ -13,6 +13,7 @@ import pytest
 from predicted import Line, read, volume
 
 from common.cli import predict as command
+from common.cli import predict_folder
 from common.cli.commands import main
 from common.cli.predict_folder import working_in
 from common.data.cases import inference_cases
@@ -236,6 +237,19 @@ def test_nothing_private_is_left(tmp_path, ending):
         (place / "series_0.nii.gz").touch()
         ending()
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_signal_does_not_cut_the_tidying_short(tmp_path, monkeypatch, capsys):
+    removed = predict_folder.shutil.rmtree
+
+    def rmtree(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        removed(*args, **options)
+
+    monkeypatch.setattr(predict_folder.shutil, "rmtree", rmtree)
+    with pytest.raises(SystemExit), predict_folder.working_in(tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == [] and "Terminated; the same line goes on." in capsys.readouterr().err
 
 
 def test_what_a_killed_run_has_left_is_put_in_place(line, tmp_path):
