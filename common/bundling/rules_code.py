@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from ..checks import InputError, nearest
 from ..files import write_json
 from .bundle import Bundle, remark
-from .ids import config_ids, lay, references, strings
+from .ids import config_ids, lay, normal_id, references, strings
 from .rules_ids import chain_name, run_ids
 from .targets import argument_faults, is_component, locate
 
@@ -31,10 +31,14 @@ _MODES = {"train.json": "train", "inference.json": "infer"}
 def targets(bundle: Bundle) -> list[str]:
     """Every ``_target_`` names a class or function, and its arguments are those that it takes and needs."""
     found = []
+    # what an overlay adds to ("+ID") has arguments of its own
+    there = config_ids(bundle.configs.get("inference.json", {})) | config_ids(bundle.configs.get("train.json", {}))
     for file, config in bundle.configs.items():
         if file == "metadata.json":
             continue
         for name, component in config_ids(config).items():
+            if name.startswith("+") and is_component(component):
+                component = {**there.get(normal_id(name.removeprefix("+")), {}), **component}
             target = component.get("_target_") if is_component(component) else None
             if isinstance(target, str) and not target.startswith(("$", "@", "%")):
                 found += [remark(f"configs/{file}", name, *fault) for fault in _target_faults(target, component)]

@@ -152,6 +152,7 @@ FAULTS = [
     ("targets", "train.json", {"loss/_target_": "common.losses.Nothing"}, "'common.losses.Nothing' leads nowhere"),
     ("targets", "train.json", {"loss/softmaxx": True}, "train.json: loss: DiceLoss takes no argument 'softmaxx'.*write 'softmax'"),
     ("targets", "inference.json", {"evaluator/val_data_loader": DELETE}, "inference.json: evaluator: SupervisedEvaluator needs an argument 'val_data_loader'"),
+    ("targets", "demo.json", {"+train::trainer": {"_target_": "SupervisedEvaluator"}}, "takes no argument 'max_epochs'"),
     ("targets", "evaluate.json", {"validate::handlers/0/iteration_logg": True}, "evaluate.json: validate::handlers::0: StatsHandler takes no argument 'iteration_logg'"),
     ("properties", "train.json", {"train/trainer/max_epochs": DELETE}, "train.json: check_properties fails .*'max_epochs'"),
     ("properties", "train.json", {"train/trainer/train_handlers": "@train::others", "train/others": []}, "train.json: the property 'train_handlers' is missing or wired to another id"),
