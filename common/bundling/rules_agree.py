@@ -16,13 +16,15 @@ __all__ = ["agreement", "deterministic_steps", "substituted"]
 _OF_LABELS = {"num_classes", "ignore_index"}
 # arguments for which MONAI's dictionary transforms take one value per key
 _PER_KEY = {"keys", "mode", "padding_mode", "align_corners", "dtype"}
+_NETWORK = "$@network_def.to(@device)"
 
 
 def agreement(bundle: Bundle) -> list[str]:
     """Training and inference have the same network and the same preprocessing, under every recipe.
 
     Compared are ``network_def`` and, of ``validate::preprocessing`` and ``preprocessing``, the steps that are not
-    random and are not about labels, with every reference replaced by what it stands for.
+    random and are not about labels, with every reference replaced by what it stands for. ``network`` is ``network_def``
+    on the device and no more: MONAI Label, exports and federated clients build ``network_def`` and know nothing else.
     """
     if not {"train.json", "inference.json"} <= set(bundle.configs):
         return []
@@ -46,6 +48,10 @@ def _compare(bundle: Bundle, train: dict[str, Any], inference: dict[str, Any], f
     difference = _difference(*networks)
     if difference:
         found.append(remark(file, "network_def", f"differs from train.json's ({difference})", "make both the same"))
+    for name, each in zip(("train.json", "inference.json"), ids, strict=True):
+        if each.get("network", _NETWORK) != _NETWORK:
+            remedy = f'write "{_NETWORK}", and let arguments of network_def say the rest'
+            found.append(remark(file, "network", f"is more than network_def on the device in {name}", remedy))
     if "validate::preprocessing" not in ids[0]:
         return [
             *found,

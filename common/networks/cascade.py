@@ -34,6 +34,7 @@ class CascadedUNet3D(nn.Module):
             or None.
         padded: True keeps the size of any input.
         deep_supervision: how many lower levels of each stage have a score of their own in training; only padded.
+        channels_last: keep weights in torch's layout ``channels_last_3d``.
 
     >>> CascadedUNet3D(widths=(2, 4, 8, 16)).output_size((132, 132, 116))
     (44, 44, 28)
@@ -47,6 +48,7 @@ class CascadedUNet3D(nn.Module):
         norm: str | None = "batch",
         padded: bool = False,
         deep_supervision: int = 0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         arguments = {
@@ -58,6 +60,7 @@ class CascadedUNet3D(nn.Module):
             "conv_bias": "all" if norm is None else "first",
             "up_norm": norm is not None,
             "deep_supervision": deep_supervision,
+            "channels_last": channels_last,
         }
         self.stage1 = UNet3D(**arguments)
         self.stage2 = UNet3D(**arguments)

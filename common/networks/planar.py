@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -107,12 +106,6 @@ class PlanarUNet(nn.Module):
         else:
             logits = torch.cat([self.unet(some) for some in slices.split(self.slices_at_once)])
         return logits.unflatten(0, [stack.shape[0], stack.shape[1]]).movedim(1, self.axis + 2)
-
-    def to(self, *args: Any, **kwargs: Any) -> PlanarUNet:
-        """As of any module; the memory format of volumes, which no kernel here can have, becomes that of images."""
-        if kwargs.get("memory_format") is torch.channels_last_3d:
-            kwargs["memory_format"] = torch.channels_last
-        return super().to(*args, **kwargs)
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Size of the result for an image of `input_size` voxels (D, H, W).

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
+from ..checks import parse_flag
 from .doubling_unet import DoublingUNet
 
 __all__ = ["UNet3D"]
@@ -42,6 +45,8 @@ class UNet3D(DoublingUNet):
         deep_supervision: how many levels of the synthesis path below the top have a score of their own (a 1x1x1
             convolution), for the loss to reach them directly; only padded, at most the levels less 2. None of the
             published networks has them; they belong to the ``modern`` recipes.
+        channels_last: keep weights in torch's layout ``channels_last_3d``, which features follow: narrow networks take
+            less time by it on a processor. Results differ by rounding.
 
     Raises:
         InputError: for arguments or image sizes that break these rules; for a size it names the nearest valid one.
@@ -62,6 +67,7 @@ class UNet3D(DoublingUNet):
         up_norm: bool = False,
         num_groups: int = 8,
         deep_supervision: int = 0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(
             3,
@@ -76,3 +82,5 @@ class UNet3D(DoublingUNet):
             num_groups,
             deep_supervision,
         )
+        if parse_flag(channels_last, "channels_last"):
+            self.to(memory_format=torch.channels_last_3d)

@@ -145,6 +145,7 @@ FAULTS = [
     ("initialize", "train.json", {"bundle_root": {"_target_": "common.files.bundle_root", "name": "stock"}, "initialize": ["$print(@bundle_root)"]}, "bundle_root::_target_: 'common.files.bundle_root' is in reach of initialize"),
     ("agreement", "inference.json", {"network_def/strides": [1]}, r"network_def: differs from train.json's \(strides::0: 2 in training, 1 in inference\)"),
     ("agreement", "inference.json", {"widths": [2, 8]}, r"network_def: differs .*channels::1: 4 in training, 8 in inference"),
+    ("agreement", "inference.json", {"network": "$@network_def.to(@device).half()"}, "network: is more than network_def on the device in inference.json"),
     ("agreement", "inference.json", {"bright": 200}, r"inference.json: preprocessing: differs from train.json's validate::preprocessing \(1::a_max: 100 in training, 200 in inference"),
     ("agreement", "inference.json", {"preprocessing/transforms/1": DELETE}, "preprocessing: differs"),
     ("agreement", "train.json", {"validate/preprocessing": DELETE, "validate/dataset/transform": "@train::preprocessing"}, "train.json: validate::preprocessing: is not there"),

@@ -106,6 +106,7 @@ def test_a_worker_elsewhere_may_be_killed(scheduler, tmp_path, capsys):
             begun = until(lambda: lines.begun("part_1.1"))
             until(lambda: finished_cases(lines.place / "part_1.1") == {"a"})
             os.kill(begun["pid"], signal.SIGKILL)
+            until(lambda: not psutil.pid_exists(begun["line"]))  # else it may end its cases before its guard ends it
         finally:
             go.touch()
         results = future.result(60)

@@ -156,18 +156,6 @@ def test_a_traced_network_takes_other_numbers_of_slices():
             torch.testing.assert_close(traced(x), network(x))
 
 
-def test_memory_format_of_volumes_becomes_that_of_images():
-    torch.manual_seed(0)
-    network, x = PlanarUNet(1, 2, (8, 8), padded=True).eval(), torch.randn(1, 1, 8, 8, 3)
-    with torch.no_grad():
-        expected = network(x)
-        moved = network.to(torch.device("cpu"), memory_format=torch.channels_last_3d)
-        assert moved is network
-        assert network.unet.analysis[1][0].conv.weight.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(network(x.to(memory_format=torch.channels_last_3d)), expected)
-    assert network.to(torch.float64).unet.score.weight.dtype == torch.float64
-
-
 @pytest.mark.parametrize(
     ("arguments", "size", "text"),
     [

@@ -306,3 +306,18 @@ class TestDeepSupervision:
         torch.testing.assert_close(scripted.train()(x), expected)
         torch.testing.assert_close(scripted.eval()(x), expected)
         torch.testing.assert_close(torch.jit.trace(network.eval(), x)(x), expected)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_layout_of_memory_is_kept_and_changes_rounding_only(padded):
+    torch.manual_seed(0)
+    plain, other = (UNet3D(1, 3, (4, 8), padded=padded, channels_last=flag).double() for flag in (False, "true"))
+    other.load_state_dict(plain.state_dict())
+    layout = torch.channels_last_3d
+    assert all(p.is_contiguous(memory_format=layout) for p in other.parameters() if p.dim() == 5)
+    assert not all(p.is_contiguous(memory_format=layout) for p in plain.parameters() if p.dim() == 5)
+    x = torch.randn(2, 1, 32, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(other(x), plain(x))
+        features = other.float().analysis[0](x.float())
+    assert features.is_contiguous(memory_format=layout) or not torch.backends.mkldnn.is_available()
