@@ -7,30 +7,46 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
-from spoiled import cause, spoil, with_nan, write
+from spoiled import (
+    Tiny,
+    air,
+    cause,
+    check_refused,
+    constant,
+    grey,
+    report,
+    same,
+    series,
+    spoil,
+    unscaled,
+    with_nan,
+    write,
+)
 
 from common.checks import InputError, WeightsError
-from common.data import phantom_dataset
-from common.engines.case_evaluator import CasesFailed
 from common.weights import save_weights
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "cascaded_multiorgan" / "configs"
-TINY = {"widths": [2, 4, 8], "norm": "instance", "padded": True, "patch_size": [16, 16, 16], "device": "cpu"}
-FIRST = "abdomen_ct_01.nii.gz"
+TINY = Tiny(
+    "cascaded_multiorgan",
+    "abdomen_ct",
+    3,
+    (40, 36, 32),
+    widths=[2, 4, 8],
+    norm="instance",
+    padded=True,
+    patch_size=[16, 16, 16],
+)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Three phantoms, as they are made."""
-    cache = tmp_path_factory.mktemp("data")
-    return Path(phantom_dataset("abdomen_ct", cases=3, size=[40, 36, 32], cache_dir=cache))
+    return TINY.make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -43,65 +59,28 @@ def data(made, tmp_path) -> Path:
 def weights(tmp_path_factory) -> str:
     """Untrained weights, which label something of most things."""
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    network = parsed("inference").get_parsed_content("network_def")
+    network = TINY.parsed("inference").get_parsed_content("network_def")
     save_weights(network, path, {"name": "noise", "phantom": False})
     return str(path)
 
 
-def parsed(*names: str, **flags: Any) -> ConfigParser:
-    torch.manual_seed(0)
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    parser.update({**TINY, **flags})
-    return parser
-
-
-def predict(source: Path, out: Path, weights: str, **flags: Any) -> ConfigParser:
-    return parsed("inference", dataset_dir=str(source), output_dir=str(out), model_path=weights, **flags)
-
-
-def first(folder: Path) -> nibabel.Nifti1Image:
-    return nibabel.load(folder / "imagesTr" / FIRST)
-
-
-def grey(values: np.ndarray) -> np.ndarray:
-    return np.clip((values + 160.0) / 400 * 255, 0, 255).astype(np.uint8)
-
-
-def air(values: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).integers(-1010, -980, values.shape).astype(np.int16)
-
-
 REFUSED = [
-    ("constant", lambda values: np.full_like(values, 40), "is 40 everywhere"),
-    ("uint8", grey, "holds values from 0 to 255: a CT must be in Hounsfield units.*8 bit"),
-    ("unscaled", lambda values: (values + 1024).astype(np.int16), "rescale slope and intercept"),
-    ("air", air, "nothing but air"),
-    ("nan", with_nan, "NaN or infinite"),
-    ("series", lambda values: np.stack([values, values], -1), "has 2 channels .*it must have 1.*split a series"),
-    ("flat", lambda values: values[:, :, 16], "shape .* after loading.*three axes in space"),
+    ("constant", constant, None, "is 40 everywhere"),
+    ("uint8", grey, None, "holds values from 0 to 255: a CT must be in Hounsfield units.*8 bit"),
+    ("unscaled", unscaled, None, "rescale slope and intercept"),
+    ("air", air, None, "nothing but air"),
+    ("nan", with_nan, None, "NaN or infinite"),
+    ("series", series, None, "has 2 channels .*it must have 1.*split a series"),
+    ("flat", lambda values: values[:, :, 16], None, "shape .* after loading.*three axes in space"),
 ]
 
 
 def test_bad_cases_are_told_and_the_good_one_predicted(made, weights, tmp_path):
-    image = first(made)
-    values, folder = np.asarray(image.dataobj), tmp_path / "in"
-    for number, (name, change, _) in enumerate(REFUSED):
-        write(folder / f"{number}_{name}.nii.gz", change(values.copy()), image.affine)
-    write(folder / "7_truncated.nii.gz", values, image.affine)
-    (folder / "7_truncated.nii.gz").write_bytes((folder / "7_truncated.nii.gz").read_bytes()[:2000])
-    write(folder / "8_good.nii.gz", values, image.affine)
-    error = cause(predict(folder, tmp_path / "out", weights))
-    assert isinstance(error, CasesFailed) and "8 of 9 cases failed" in str(error)
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    assert [failure["case"] for failure in failures] == sorted(path.name for path in folder.iterdir())[:-1]
-    expected = [*(said for _, _, said in REFUSED), "truncated or damaged"]
-    assert [one for one, said in zip(failures, expected, strict=True) if not re.search(said, one["error"])] == []
-    assert [path.name for path in (tmp_path / "out").glob("*_seg.nii.gz")] == ["8_good_seg.nii.gz"]
+    check_refused(TINY, TINY.first_image(made), REFUSED, weights, tmp_path)
 
 
 def test_no_body_and_thin_volumes_are_answered_on_their_grid(made, weights, tmp_path, caplog):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values = np.asarray(image.dataobj)
     nobody = np.full_like(values, -1000)
     nobody[18:20, 18:20, 16] = 300
@@ -114,7 +93,7 @@ def test_no_body_and_thin_volumes_are_answered_on_their_grid(made, weights, tmp_
     for name, volume in volumes.items():
         write(tmp_path / "in" / f"{name}.nii.gz", volume, image.affine)
     with caplog.at_level(logging.WARNING):
-        predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+        TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     for name, volume in volumes.items():
         result = nibabel.load(tmp_path / "out" / f"{name}_seg.nii.gz")
         assert result.shape == volume.shape and np.allclose(result.affine, image.affine)
@@ -123,23 +102,23 @@ def test_no_body_and_thin_volumes_are_answered_on_their_grid(made, weights, tmp_
 
 
 def test_where_stage_1_finds_nothing_the_map_is_empty_and_the_log_says_so(made, tmp_path, caplog):
-    network = parsed("inference").get_parsed_content("network_def")
+    network = TINY.parsed("inference").get_parsed_content("network_def")
     with torch.no_grad():
         network.stage1.score.bias[0] += 1e4
     save_weights(network, tmp_path / "model.pt", {"name": "noise", "phantom": False})
     with caplog.at_level(logging.WARNING):
-        path = made / "imagesTr" / FIRST
-        predict(path, tmp_path / "out", str(tmp_path / "model.pt")).get_parsed_content("run")
+        path = TINY.first_image(made)
+        TINY.predict(path, tmp_path / "out", str(tmp_path / "model.pt")).get_parsed_content("run")
     assert "stage 1 found nothing" in caplog.text and "nothing found" in caplog.text
-    result = nibabel.load(tmp_path / "out" / FIRST.replace(".nii", "_seg.nii"))
+    result = nibabel.load(tmp_path / "out" / f"{TINY.case}_seg.nii.gz")
     assert not np.asarray(result.dataobj).any()
-    report = json.loads((tmp_path / "out" / FIRST.replace(".nii.gz", "_report.json")).read_text())
-    assert report["inferer"]["stage1_found"] is False and report["found"] is False
+    told = report(tmp_path / "out", TINY.case)
+    assert told["inferer"]["stage1_found"] is False and told["found"] is False
 
 
 def test_orientation_and_shear_change_no_label(made, weights, tmp_path):
     """Read in other directions, turned, or with a sheared affine, the same voxels get the same labels."""
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     whole = nibabel.io_orientation(image.affine)
     for code in ("RAS", "LPS", "SRA", "PIR", "LIP"):
         turn = nibabel.orientations.ornt_transform(whole, nibabel.orientations.axcodes2ornt(code))
@@ -151,7 +130,7 @@ def test_orientation_and_shear_change_no_label(made, weights, tmp_path):
     sheared[1, 2] = 0.3
     for name, change in (("oblique", oblique), ("sheared", sheared)):
         write(tmp_path / "in" / f"{name}.nii.gz", np.asarray(image.dataobj), change @ image.affine)
-    predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+    TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     expected = np.asarray(nibabel.load(tmp_path / "out" / "RAS_seg.nii.gz").dataobj)
     assert len(np.unique(expected)) > 2
     for path in sorted((tmp_path / "in").iterdir()):
@@ -175,22 +154,22 @@ PLACED[0, 3] = 20.0
 BAD_PAIRS = [
     ("labelsTr", unknown, None, "holds .*14.*labels must be 0 to 7"),
     ("labelsTr", lambda values: values[:-2], None, "both must lie on one grid"),
-    ("labelsTr", lambda values: values, PLACED, "are placed 20 apart"),
+    ("labelsTr", same, PLACED, "are placed 20 apart"),
     ("labelsTr", lambda values: values * np.float32(0.5), None, "labels must be whole numbers"),
     ("imagesTr", grey, None, "must be in Hounsfield units"),
-    ("imagesTr", lambda values: np.full_like(values, 40), None, "is 40 everywhere"),
+    ("imagesTr", constant, None, "is 40 everywhere"),
     ("imagesTr", air, None, "nothing but air"),
     ("imagesTr", with_nan, None, "NaN or infinite"),
     ("imagesTr", nobody, None, "stays labelled in the region.*take the case out of the list"),
-    ("imagesTr", lambda values: np.stack([values, values], -1), None, "has 2 channels"),
+    ("imagesTr", series, None, "has 2 channels"),
 ]
 
 
 @pytest.mark.parametrize(("part", "change", "affine", "said"), BAD_PAIRS, ids=[row[-1][:20] for row in BAD_PAIRS])
 def test_a_bad_pair_ends_training_before_it_begins(data, tmp_path, part, change, affine, said):
-    spoil(data / part / FIRST, change, affine)
+    spoil(data / part / f"{TINY.case}.nii.gz", change, affine)
     flags = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    error = cause(parsed("train", **flags, folds=None, stage1_iterations=1, stage2_iterations=1))
+    error = cause(TINY.parsed("train", **flags, folds=None, stage1_iterations=1, stage2_iterations=1))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -208,7 +187,7 @@ BAD_FLAGS = [
 @pytest.mark.parametrize(("flags", "said"), BAD_FLAGS, ids=str)
 def test_bad_settings_of_a_training_are_told(made, tmp_path, flags, said):
     places = {"output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    error = cause(parsed("train", dataset_dir=str(made), **{"folds": 3, **places, **flags}))
+    error = cause(TINY.parsed("train", dataset_dir=str(made), **{"folds": 3, **places, **flags}))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
 
 
@@ -219,11 +198,11 @@ def test_other_numbering_is_refused_and_part_of_the_organs_scored_alone(data, we
     flags = {"dataset_dir": str(data), "folds": 3, "output_dir": str(tmp_path), "model_path": weights}
     for names in (["train"], ["train", "evaluate"]):
         said = "says that label 1 is 'liver': class 1 is 'artery'.*'liver' is 3"
-        assert re.search(said, str(cause(parsed(*names, **flags))))
+        assert re.search(said, str(cause(TINY.parsed(*names, **flags))))
     listing.write_text(json.dumps({**content, "labels": {"3": "liver", "4": "spleen", "7": "pancreas"}}))
     for path in (data / "labelsTr").iterdir():
         spoil(path, lambda values: np.where(np.isin(values, (3, 4, 7)), values, 0).astype(values.dtype))
-    parsed("train", "evaluate", **flags).get_parsed_content("run")
+    TINY.parsed("train", "evaluate", **flags).get_parsed_content("run")
     summary = json.loads((tmp_path / "metrics.json").read_text())["summary"]
     assert set(summary) == {"liver", "spleen", "pancreas", "all classes"}
     stages = (tmp_path / "stages.md").read_text()
@@ -231,12 +210,16 @@ def test_other_numbering_is_refused_and_part_of_the_organs_scored_alone(data, we
 
 
 def test_a_bad_held_out_case_is_told_before_training(data, tmp_path):
-    parser = parsed("train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt"))
+    parser = TINY.parsed(
+        "train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt")
+    )
     parser.update({"folds": 3})
     held_out = Path(parser.get_parsed_content("validate::dataset::data")[0]["label"])
     label = nibabel.load(held_out)
     nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj) + 9, label.affine), held_out)
-    parser = parsed("train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt"))
+    parser = TINY.parsed(
+        "train", dataset_dir=str(data), output_dir=str(tmp_path), model_path=str(tmp_path / "model.pt")
+    )
     parser.update({"folds": 3})
     error = cause(parser)
     assert re.search("1 of 1 held-out cases can not be used.*labels must be 0 to 7", str(error))
@@ -244,23 +227,23 @@ def test_a_bad_held_out_case_is_told_before_training(data, tmp_path):
 
 
 def test_votes_that_do_not_divide_a_tile_are_taken(made, weights, tmp_path):
-    path = made / "imagesTr" / FIRST
+    path = TINY.first_image(made)
     for votes in (3, 4):
-        parser = predict(path, tmp_path / f"out{votes}", weights, stage2_votes=votes)
+        parser = TINY.predict(path, tmp_path / f"out{votes}", weights, stage2_votes=votes)
         parser.get_parsed_content("run")
         assert len(list((tmp_path / f"out{votes}").glob("*_seg.nii.gz"))) == 1
 
 
 def test_weights_that_are_absent_or_of_another_recipe_are_refused(made, weights, tmp_path):
-    path = made / "imagesTr" / FIRST
-    error = cause(predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
+    path = TINY.first_image(made)
+    error = cause(TINY.predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
     assert isinstance(error, WeightsError) and "there are no weights" in str(error)
-    error = cause(predict(path, tmp_path / "out", weights, deep_supervision=1))
+    error = cause(TINY.predict(path, tmp_path / "out", weights, deep_supervision=1))
     assert isinstance(error, WeightsError) and "of another network" in str(error)
     assert not list(tmp_path.glob("out/*_seg.nii.gz"))
 
 
 @pytest.mark.parametrize("overlay", ["small", "modern", "demo"])
 def test_overlays_of_a_training_lie_on_inference(overlay):
-    network = parsed("inference", overlay, deep_supervision=0).get_parsed_content("network_def")
+    network = TINY.parsed("inference", overlay, deep_supervision=0).get_parsed_content("network_def")
     assert network.padded

@@ -13,16 +13,37 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
-from spoiled import cause, spoil, with_nan, write
+from spoiled import (
+    Tiny,
+    air,
+    cause,
+    check_refused,
+    constant,
+    grey,
+    labels,
+    report,
+    same,
+    series,
+    spoil,
+    unscaled,
+    with_nan,
+    write,
+)
 
 from common.checks import InputError, WeightsError
-from common.data import phantom_dataset
 from common.engines.case_evaluator import CasesFailed
 from common.weights import save_weights
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ra_unet_liver" / "configs"
-TINY = {"localiser_width": 1, "width": 1, "localiser_size": [32, 32], "liver_size": [32, 32], "device": "cpu"}
+TINY = Tiny(
+    "ra_unet_liver",
+    "liver_ct",
+    2,
+    (64, 56, 40),
+    localiser_width=1,
+    width=1,
+    localiser_size=[32, 32],
+    liver_size=[32, 32],
+)
 SHORT = {
     "folds": 2,
     "localiser_epochs": 1,
@@ -35,15 +56,12 @@ SHORT = {
     "batch_size": 2,
     "val_interval": 1,
 }
-FIRST = "liver_ct_01.nii.gz"
-NAME = "liver_ct_01"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Two phantoms, as they are made."""
-    cache = tmp_path_factory.mktemp("data")
-    return Path(phantom_dataset("liver_ct", cases=2, size=[64, 56, 40], cache_dir=cache))
+    return TINY.make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -52,17 +70,9 @@ def data(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
-def parsed(*names: str, **flags: Any) -> ConfigParser:
-    torch.manual_seed(0)
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    parser.update({**TINY, **flags})
-    return parser
-
-
 def untrained(path: Path, **biases: float) -> str:
     """Untrained weights, by which a stage with a bias finds everything, or nothing."""
-    network = parsed("inference").get_parsed_content("network_def")
+    network = TINY.parsed("inference").get_parsed_content("network_def")
     for stage, bias in biases.items():
         torch.nn.init.constant_(network.child(stage).head.bias, bias)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,53 +87,12 @@ def weights(tmp_path_factory) -> str:
     return untrained(path, localiser=1e3, liver=1e3, tumour=1e3)
 
 
-def predict(source: Path, out: Path, weights: str, *overlays: str, **flags: Any) -> ConfigParser:
-    files = {"dataset_dir": str(source), "output_dir": str(out), "model_path": weights}
-    return parsed("inference", *overlays, **files, **flags)
-
-
-def first(folder: Path) -> nibabel.Nifti1Image:
-    return nibabel.load(folder / "imagesTr" / FIRST)
-
-
-def found(folder: Path, name: str = NAME) -> np.ndarray:
-    return np.asarray(nibabel.load(folder / f"{name}_seg.nii.gz").dataobj)
-
-
-def report(folder: Path, name: str = NAME) -> dict[str, Any]:
-    return json.loads((folder / f"{name}_report.json").read_text())
-
-
-def same(values: np.ndarray) -> np.ndarray:
-    return values
-
-
-def constant(values: np.ndarray) -> np.ndarray:
-    return np.full_like(values, 40)
-
-
-def grey(values: np.ndarray) -> np.ndarray:
-    return np.clip((values + 160.0) / 400 * 255, 0, 255).astype(np.uint8)
-
-
-def unscaled(values: np.ndarray) -> np.ndarray:
-    return (values + 1024).astype(np.int16)
-
-
 def windowed(values: np.ndarray) -> np.ndarray:
     return np.clip((values + 100.0) / 300, 0, 1).astype(np.float32)
 
 
-def air(values: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).integers(-1010, -980, values.shape).astype(np.int16)
-
-
 def twice(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., ::2], 2, axis=2)
-
-
-def series(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, values], -1)
 
 
 TILTED, OBLIQUE, PLACED = np.eye(4), np.eye(4), np.eye(4)
@@ -146,41 +115,27 @@ REFUSED = [
 
 
 def test_bad_cases_are_told_and_the_good_one_predicted(made, weights, tmp_path):
-    image = first(made)
-    values, folder = np.asarray(image.dataobj), tmp_path / "in"
-    for number, (name, change, affine, _) in enumerate(REFUSED):
-        place = image.affine if affine is None else affine @ image.affine
-        write(folder / f"{number}_{name}.nii.gz", change(values.copy()), place)
-    write(folder / "a_truncated.nii.gz", values, image.affine)
-    (folder / "a_truncated.nii.gz").write_bytes((folder / "a_truncated.nii.gz").read_bytes()[:2000])
-    write(folder / "b_good.nii.gz", values, image.affine)
-    error = cause(predict(folder, tmp_path / "out", weights))
-    assert isinstance(error, CasesFailed) and "11 of 12 cases failed" in str(error)
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    assert [failure["case"] for failure in failures] == sorted(path.name for path in folder.iterdir())[:-1]
-    expected = [*(said for *_, said in REFUSED), "truncated or damaged"]
-    assert [one for one, said in zip(failures, expected, strict=True) if not re.search(said, one["error"])] == []
-    assert [path.name for path in (tmp_path / "out").glob("*_seg.nii.gz")] == ["b_good_seg.nii.gz"]
-    assert report(tmp_path / "out", "b_good")["inferer"]["box_share"] == 1.0
+    out = check_refused(TINY, TINY.first_image(made), REFUSED, weights, tmp_path)
+    assert report(out, "z_good")["inferer"]["box_share"] == 1.0
 
 
 def test_missing_and_single_repeated_slices_are_told_and_answered(made, weights, tmp_path, caplog):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values = np.asarray(image.dataobj)
     copied = values.copy()
     copied[..., 12] = copied[..., 11]
     write(tmp_path / "in" / "copied.nii.gz", copied, image.affine)
     write(tmp_path / "in" / "gap.nii.gz", np.delete(values, range(15, 25), axis=2), image.affine)
     with caplog.at_level(logging.WARNING):
-        predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+        TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     assert "'copied.nii.gz' has 1 slices that are copies of the one before (number 12, from 0)" in caplog.text
     assert "'gap.nii.gz' changes much more after slice 14 (from 0) than around: are slices missing?" in caplog.text
-    assert found(tmp_path / "out", "copied").shape == values.shape
-    assert found(tmp_path / "out", "gap").shape == (64, 56, 30)
+    assert labels(tmp_path / "out", "copied").shape == values.shape
+    assert labels(tmp_path / "out", "gap").shape == (64, 56, 30)
 
 
 def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tmp_path):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values = np.asarray(image.dataobj)
     volumes = {
         "one_slice": values[:, :, 20:21],
@@ -191,7 +146,7 @@ def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tm
     }
     for name, volume in volumes.items():
         write(tmp_path / "in" / f"{name}.nii.gz", volume, image.affine)
-    predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+    TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     for name, volume in volumes.items():
         result = nibabel.load(tmp_path / "out" / f"{name}_seg.nii.gz")
         assert result.shape == volume.shape and np.allclose(result.affine, image.affine)
@@ -210,9 +165,9 @@ NOTHING = [
 def test_where_a_stage_finds_nothing_the_answer_says_so(made, tmp_path, caplog, biases, said, label):
     path = untrained(tmp_path / "model.pt", **biases)
     with caplog.at_level(logging.WARNING):
-        predict(made / "imagesTr" / FIRST, tmp_path / "out", path).get_parsed_content("run")
-    assert said in caplog.text and (found(tmp_path / "out") == label).all()
-    told = report(tmp_path / "out")
+        TINY.predict(TINY.first_image(made), tmp_path / "out", path).get_parsed_content("run")
+    assert said in caplog.text and (labels(tmp_path / "out", TINY.case) == label).all()
+    told = report(tmp_path / "out", TINY.case)
     assert told["found"] is bool(label) and told["inferer"]["liver_found"] is bool(label)
     assert told["inferer"]["tumours"] == 0 and told["inferer"]["tumour_ml"] == 0
     assert told["inferer"]["windows"]["tumour"] == 0 or label
@@ -228,9 +183,9 @@ def marked(values: np.ndarray) -> np.ndarray:
 
 def test_a_box_of_hardly_anything_is_answered(made, tmp_path, caplog):
     """The localiser's largest part is next to nothing at the volume's corner, and there is no margin."""
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     write(tmp_path / "in" / "spot.nii.gz", marked(np.asarray(image.dataobj)), image.affine)
-    parser = predict(tmp_path / "in", tmp_path / "out", "", box_margin=[0, 0, 0], localiser_size=[64, 56])
+    parser = TINY.predict(tmp_path / "in", tmp_path / "out", "", box_margin=[0, 0, 0], localiser_size=[64, 56])
     inferer, network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network_def").eval()
     volume = parser.get_parsed_content("dataset")[0]["image"][None]
 
@@ -250,7 +205,7 @@ def test_a_box_of_hardly_anything_is_answered(made, tmp_path, caplog):
 
 def test_orientation_changes_no_label(made, tmp_path):
     """Read in other directions or turned, the same voxels get the same labels."""
-    weights, image = untrained(tmp_path / "model.pt", localiser=1e3), first(made)
+    weights, image = untrained(tmp_path / "model.pt", localiser=1e3), nibabel.load(TINY.first_image(made))
     whole = nibabel.io_orientation(image.affine)
     for code in ("RAS", "LPS", "SRP"):
         turn = nibabel.orientations.ornt_transform(whole, nibabel.orientations.axcodes2ornt(code))
@@ -258,9 +213,9 @@ def test_orientation_changes_no_label(made, tmp_path):
         write(tmp_path / "in" / f"{code}.nii.gz", np.asarray(turned.dataobj), turned.affine)
     write(tmp_path / "in" / "oblique.nii.gz", np.asarray(image.dataobj), OBLIQUE @ image.affine)
     thresholds = {"liver_threshold": 0.5, "tumour_threshold": 0.5}
-    parser = predict(tmp_path / "in", tmp_path / "out", weights, **thresholds)
+    parser = TINY.predict(tmp_path / "in", tmp_path / "out", weights, **thresholds)
     parser.get_parsed_content("run")
-    expected = found(tmp_path / "out", "RAS")
+    expected = labels(tmp_path / "out", "RAS")
     for path in sorted((tmp_path / "in").iterdir()):
         source, result = nibabel.load(path), nibabel.load(tmp_path / "out" / path.name.replace(".nii", "_seg.nii"))
         assert result.shape == source.shape
@@ -270,11 +225,11 @@ def test_orientation_changes_no_label(made, tmp_path):
 
 
 def test_weights_that_are_absent_or_of_another_recipe_are_refused(made, weights, tmp_path):
-    path = made / "imagesTr" / FIRST
-    error = cause(predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
+    path = TINY.first_image(made)
+    error = cause(TINY.predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
     assert isinstance(error, WeightsError) and "there are no weights" in str(error)
     for overlay, flags in (((), {"width": 2}), (("ensemble",), {"members": 2})):
-        error = cause(predict(path, tmp_path / "out", weights, *overlay, **flags))
+        error = cause(TINY.predict(path, tmp_path / "out", weights, *overlay, **flags))
         assert isinstance(error, WeightsError) and "of another network" in str(error)
     assert not list(tmp_path.glob("out/*_seg.nii.gz"))
 
@@ -282,8 +237,12 @@ def test_weights_that_are_absent_or_of_another_recipe_are_refused(made, weights,
 def test_a_submission_of_files_that_are_not_the_challenges_is_refused(made, weights, tmp_path):
     folder = tmp_path / "in"
     for name in ("test-volume-3.nii", "volume-3.nii"):
-        write(folder / name, np.asarray(first(made).dataobj), first(made).affine)
-    error = cause(predict(folder, tmp_path / "out", weights, "submission"))
+        write(
+            folder / name,
+            np.asarray(nibabel.load(TINY.first_image(made)).dataobj),
+            nibabel.load(TINY.first_image(made)).affine,
+        )
+    error = cause(TINY.predict(folder, tmp_path / "out", weights, "submission"))
     assert isinstance(error, CasesFailed) and "1 of 2 cases failed" in str(error)
     (failure,) = json.loads((tmp_path / "out" / "failures.json").read_text())
     assert failure["case"] == "volume-3.nii" and "can not be named for the LiTS challenge" in failure["error"]
@@ -315,7 +274,7 @@ def chosen(data: Path, tmp_path: Path, role: str, **flags: Any) -> tuple[dict[st
     """Flags of a short training, and the name of the first case of one of its parts."""
     places = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
     flags = {**SHORT, **places, **flags}
-    case = parsed("train", **flags).get_parsed_content(f"{role}::dataset::data")[0]
+    case = TINY.parsed("train", **flags).get_parsed_content(f"{role}::dataset::data")[0]
     return flags, Path(case["image"]).name
 
 
@@ -325,7 +284,7 @@ def test_a_bad_pair_ends_training_before_it_begins(data, tmp_path, role, part, c
     flags, name = chosen(data, tmp_path, role)
     for folder in ("imagesTr", "labelsTr") if part == "both" else (part,):
         spoil(data / folder / name, change, affine)
-    error = cause(parsed("train", **flags))
+    error = cause(TINY.parsed("train", **flags))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -333,7 +292,7 @@ def test_a_bad_pair_ends_training_before_it_begins(data, tmp_path, role, part, c
 def test_a_training_case_without_liver_ends_training_before_it_begins(data, tmp_path):
     flags, name = chosen(data, tmp_path, "train")
     spoil(data / "labelsTr" / name, np.zeros_like)
-    error = cause(parsed("train", **flags))
+    error = cause(TINY.parsed("train", **flags))
     assert isinstance(error, InputError), error
     assert re.search(f"label '{name}' holds no class above 0.*take the case out of the list", str(error)), error
     assert not (tmp_path / "model.pt").exists()
@@ -365,7 +324,7 @@ BAD_FLAGS = [
 @pytest.mark.parametrize(("flags", "said"), BAD_FLAGS, ids=str)
 def test_bad_settings_of_a_training_are_told(made, tmp_path, flags, said):
     places = {"output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    error = cause(parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
+    error = cause(TINY.parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -379,7 +338,7 @@ def healthy(folder: Path) -> None:
 def test_training_without_any_tumour_learns_to_find_none(data, tmp_path):
     healthy(data)
     flags, _ = chosen(data, tmp_path, "train")
-    parsed("train", **flags).get_parsed_content("run")
+    TINY.parsed("train", **flags).get_parsed_content("run")
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state.values())
 
@@ -389,7 +348,7 @@ def test_cases_without_tumour_are_scored(data, weights, tmp_path):
     none = untrained(tmp_path / "model.pt", localiser=1e3, liver=1e3, tumour=-1e3)
     places = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "folds": None}
     for path, status in ((weights, "false find"), (none, "absent")):
-        parsed("train", "evaluate", **{**SHORT, **places, "model_path": path}).get_parsed_content("run")
+        TINY.parsed("train", "evaluate", **{**SHORT, **places, "model_path": path}).get_parsed_content("run")
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert metrics["status"]["tumour"] == {status: 2}
         lits = json.loads((tmp_path / "out" / "lits.json").read_text())

@@ -12,25 +12,32 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
-from spoiled import cause, spoil, with_nan, write
+from spoiled import (
+    Tiny,
+    cause,
+    check_refused,
+    colours,
+    constant,
+    infinite,
+    labels,
+    report,
+    series,
+    spoil,
+    with_nan,
+    write,
+)
 
 from common.checks import InputError, WeightsError
-from common.data import phantom_dataset
-from common.engines.case_evaluator import CasesFailed
 from common.weights import save_weights
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "random25d_mra" / "configs"
-TINY = {"widths": [2, 4, 8], "sectors": 3, "directions": 6, "device": "cpu"}
+TINY = Tiny("random25d_mra", "head_neck_mra", 2, (11, 19, 14), widths=[2, 4, 8], sectors=3, directions=6)
 SHORT = {"folds": 2, "epochs": 1, "iterations_per_epoch": 1}
-FIRST = "head_neck_mra_01.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Two phantoms, as they are made; neither of their slices can be pooled twice, nor a projection."""
-    cache = tmp_path_factory.mktemp("data")
-    return Path(phantom_dataset("head_neck_mra", cases=2, size=[11, 19, 14], cache_dir=cache))
+    return TINY.make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -39,17 +46,9 @@ def data(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
-def parsed(*names: str, **flags: Any) -> ConfigParser:
-    torch.manual_seed(0)
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    parser.update({**TINY, **flags})
-    return parser
-
-
 def untrained(path: Path, shift: float | None = None, **info: Any) -> str:
     """Untrained weights; with a shift of the consensus they find everything, or nothing."""
-    network = parsed("inference").get_parsed_content("network_def")
+    network = TINY.parsed("inference").get_parsed_content("network_def")
     if shift is not None:
         torch.nn.init.constant_(network.reconstruction.consensus.norm.bias, shift)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,66 +62,23 @@ def weights(tmp_path_factory) -> str:
     return untrained(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
-def predict(source: Path, out: Path, weights: str, **flags: Any) -> ConfigParser:
-    return parsed("inference", dataset_dir=str(source), output_dir=str(out), model_path=weights, **flags)
-
-
-def first(folder: Path) -> nibabel.Nifti1Image:
-    return nibabel.load(folder / "imagesTr" / FIRST)
-
-
-def found(folder: Path, name: str) -> np.ndarray:
-    return np.asarray(nibabel.load(folder / f"{name}_seg.nii.gz").dataobj)
-
-
-def constant(values: np.ndarray) -> np.ndarray:
-    return np.full_like(values, 40)
-
-
-def infinite(values: np.ndarray) -> np.ndarray:
-    return np.where(values == values.max(), np.inf, values).astype(np.float32)
-
-
-def series(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, values], -1)
-
-
-def colours(values: np.ndarray) -> np.ndarray:
-    parts = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-    return np.repeat((values % 256).astype(np.uint8)[..., None], 3, -1).copy().view(parts)[..., 0]
-
-
 REFUSED = [
-    ("constant", constant, "is 40 everywhere"),
-    ("nan", with_nan, "holds 1 values that are NaN or infinite"),
-    ("infinite", infinite, "holds 1 values that are NaN or infinite"),
-    ("series", series, "has 2 channels .*it must have 1"),
-    ("colours", colours, "holds colours"),
-    ("flat", lambda values: values[:, :, 6], "shape .* after loading.*three axes in space"),
-    ("narrow", lambda values: values[:, :, 6:7], "11x19x1 voxels has 1 detector bins.*filter of 2 taps"),
+    ("constant", constant, None, "is 40 everywhere"),
+    ("nan", with_nan, None, "holds 1 values that are NaN or infinite"),
+    ("infinite", infinite, None, "holds 1 values that are NaN or infinite"),
+    ("series", series, None, "has 2 channels .*it must have 1"),
+    ("colours", colours, None, "holds colours"),
+    ("flat", lambda values: values[:, :, 6], None, "shape .* after loading.*three axes in space"),
+    ("narrow", lambda values: values[:, :, 6:7], None, "11x19x1 voxels has 1 detector bins.*filter of 2 taps"),
 ]
 
 
 def test_bad_cases_are_told_and_the_good_one_predicted(made, weights, tmp_path):
-    image = first(made)
-    values, folder = np.asarray(image.dataobj), tmp_path / "in"
-    for number, (name, change, _) in enumerate(REFUSED):
-        write(folder / f"{number}_{name}.nii.gz", change(values.copy()), image.affine)
-    write(folder / "7_truncated.nii.gz", values, image.affine)
-    (folder / "7_truncated.nii.gz").write_bytes((folder / "7_truncated.nii.gz").read_bytes()[:2000])
-    write(folder / "8_good.nii.gz", values, image.affine)
-    error = cause(predict(folder, tmp_path / "out", weights))
-    assert isinstance(error, CasesFailed) and "8 of 9 cases failed" in str(error)
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    failures.sort(key=lambda failure: failure["case"])
-    assert [failure["case"] for failure in failures] == sorted(path.name for path in folder.iterdir())[:-1]
-    expected = [*(said for _, _, said in REFUSED), "truncated or damaged"]
-    assert [one for one, said in zip(failures, expected, strict=True) if not re.search(said, one["error"])] == []
-    assert [path.name for path in (tmp_path / "out").glob("*_seg.nii.gz")] == ["8_good_seg.nii.gz"]
+    check_refused(TINY, TINY.first_image(made), REFUSED, weights, tmp_path)
 
 
 def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tmp_path):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values = np.asarray(image.dataobj)
     volumes = {
         "one_slice": values[5:6],
@@ -133,7 +89,7 @@ def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tm
     }
     for name, volume in volumes.items():
         write(tmp_path / "in" / f"{name}.nii.gz", volume, image.affine)
-    predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+    TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     for name, volume in volumes.items():
         result = nibabel.load(tmp_path / "out" / f"{name}_seg.nii.gz")
         assert result.shape == volume.shape and np.allclose(result.affine, image.affine)
@@ -142,7 +98,7 @@ def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tm
 
 
 def test_negative_intensities_and_other_axes_change_nothing(made, weights, tmp_path):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values, stored = np.asarray(image.dataobj), nibabel.io_orientation(image.affine)
     write(tmp_path / "in" / "plain.nii.gz", values, image.affine)
     write(tmp_path / "in" / "negative.nii.gz", values.astype(np.int16) - 5000, image.affine)
@@ -150,10 +106,10 @@ def test_negative_intensities_and_other_axes_change_nothing(made, weights, tmp_p
     turned = image.as_reoriented(turn)
     write(tmp_path / "in" / "turned.nii.gz", np.asarray(turned.dataobj), turned.affine)
     # noise starts from few vessels; of its probabilities some are above this
-    predict(tmp_path / "in", tmp_path / "out", weights, threshold=0.01).get_parsed_content("run")
-    plain = found(tmp_path / "out", "plain")
+    TINY.predict(tmp_path / "in", tmp_path / "out", weights, threshold=0.01).get_parsed_content("run")
+    plain = labels(tmp_path / "out", "plain")
     assert 0 < plain.mean() < 1
-    np.testing.assert_array_equal(found(tmp_path / "out", "negative"), plain)
+    np.testing.assert_array_equal(labels(tmp_path / "out", "negative"), plain)
     back = nibabel.load(tmp_path / "out" / "turned_seg.nii.gz")
     assert back.shape == turned.shape
     again = back.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(back.affine), stored))
@@ -161,21 +117,20 @@ def test_negative_intensities_and_other_axes_change_nothing(made, weights, tmp_p
 
 
 def test_weights_that_are_absent_or_of_another_network_or_setting(made, weights, tmp_path):
-    path, out = made / "imagesTr" / FIRST, tmp_path / "out"
+    path, out = TINY.first_image(made), tmp_path / "out"
     refused = [
-        (predict(path, out, str(tmp_path / "none.pt")), "there are no weights"),
-        (predict(path, out, weights, widths=[4, 8]), "of another network"),
-        (predict(path, out, weights, directions=12), "of another network .*another shape"),
+        (TINY.predict(path, out, str(tmp_path / "none.pt")), "there are no weights"),
+        (TINY.predict(path, out, weights, widths=[4, 8]), "of another network"),
+        (TINY.predict(path, out, weights, directions=12), "of another network .*another shape"),
     ]
     for parser, said in refused:
         error = cause(parser)
         assert isinstance(error, WeightsError) and re.search(said, str(error)), error
     assert not list(out.glob("*_seg.nii.gz"))
-    settings = parsed("train").get_parsed_content("settings")
+    settings = TINY.parsed("train").get_parsed_content("settings")
     other = untrained(tmp_path / "other.pt", settings=settings | {"projection": "sum"})
-    predict(path, out, other).get_parsed_content("run")
-    report = json.loads((out / f"{FIRST.removesuffix('.nii.gz')}_report.json").read_text())
-    assert 'trained with projection "sum" (now "max")' in report["warning"]
+    TINY.predict(path, out, other).get_parsed_content("run")
+    assert 'trained with projection "sum" (now "max")' in report(out, TINY.case)["warning"]
 
 
 def unknown(values: np.ndarray) -> np.ndarray:
@@ -197,9 +152,9 @@ BAD_PAIRS = [
 @pytest.mark.parametrize("role", ["train", "validate"])
 def test_a_bad_pair_ends_training_before_it_begins(data, tmp_path, role, part, change, said):
     flags = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    case = parsed("train", **flags, **SHORT).get_parsed_content(f"{role}::dataset::data")[0]
+    case = TINY.parsed("train", **flags, **SHORT).get_parsed_content(f"{role}::dataset::data")[0]
     spoil(data / part / Path(case["image"]).name, change)
-    error = cause(parsed("train", **flags, **SHORT))
+    error = cause(TINY.parsed("train", **flags, **SHORT))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -229,7 +184,7 @@ BAD_FLAGS = [
 @pytest.mark.parametrize(("flags", "said"), BAD_FLAGS, ids=str)
 def test_bad_settings_of_a_training_are_told(made, tmp_path, flags, said):
     places = {"output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    error = cause(parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
+    error = cause(TINY.parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -244,7 +199,7 @@ ANGLES = [
 
 @pytest.mark.parametrize(("angles", "said"), ANGLES, ids=str)
 def test_directions_outside_their_sectors_are_refused(angles, said):
-    network = parsed("train").get_parsed_content("network_def")
+    network = TINY.parsed("train").get_parsed_content("network_def")
     with pytest.raises(InputError, match=said):
         network(torch.rand(1, 1, 11, 19, 14), None, angles)
 
@@ -260,7 +215,7 @@ def test_training_without_any_vessel_ends_with_finite_weights(data, tmp_path, ov
     flags = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
     if overlay != "train":
         flags["network_def::widths"] = [2, 4]
-    parsed("train", overlay, **flags, **SHORT | {"epochs": 2}).get_parsed_content("run")
+    TINY.parsed("train", overlay, **flags, **SHORT | {"epochs": 2}).get_parsed_content("run")
     assert all(value.isfinite().all() for value in torch.load(tmp_path / "model.pt", weights_only=True).values())
 
 
@@ -269,7 +224,7 @@ def test_cases_without_vessels_are_scored(data, tmp_path):
     places = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out")}
     for shift, status, dice in ((1e3, "false find", 0.0), (-1e3, "absent", None)):
         path = untrained(tmp_path / "model.pt", shift)
-        parsed("train", "evaluate", **places, **SHORT, model_path=path).get_parsed_content("run")
+        TINY.parsed("train", "evaluate", **places, **SHORT, model_path=path).get_parsed_content("run")
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert metrics["status"] == {"vessel": {status: 1}}
         assert metrics["summary"]["vessel"]["dice"]["mean"] == dice

@@ -13,26 +13,34 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
-from spoiled import cause, spoil, with_nan, write
+from spoiled import (
+    Tiny,
+    cause,
+    check_refused,
+    colours,
+    constant,
+    infinite,
+    labels,
+    report,
+    same,
+    series,
+    spoil,
+    with_nan,
+    write,
+)
 
 from common.checks import InputError, WeightsError
-from common.data import phantom_dataset
-from common.engines.case_evaluator import CasesFailed
 from common.geometry.rois import locate_rois
 from common.weights import save_weights
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ru_net_colorectal" / "configs"
-TINY = {"width": 4, "spacing": [8.0, 8.0, 8.0], "device": "cpu"}
+TINY = Tiny("ru_net_colorectal", "pelvis_t2", 4, (32, 32, 12), width=4, spacing=[8.0, 8.0, 8.0])
 SHORT = {"folds": 2, "locator_epochs": 1, "epochs": 1, "iterations_per_epoch": 1}
-FIRST = "pelvis_t2_01.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Four phantoms, as they are made."""
-    cache = tmp_path_factory.mktemp("data")
-    return Path(phantom_dataset("pelvis_t2", cases=4, size=[32, 32, 12], cache_dir=cache))
+    return TINY.make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -41,17 +49,9 @@ def data(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
-def parsed(*names: str, **flags: Any) -> ConfigParser:
-    torch.manual_seed(0)
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    parser.update({**TINY, **flags})
-    return parser
-
-
 def untrained(path: Path, bias: float | None = None, **info: Any) -> str:
     """Untrained weights; with a bias of the locators they find everything, or nothing."""
-    network = parsed("inference").get_parsed_content("network_def")
+    network = TINY.parsed("inference").get_parsed_content("network_def")
     for member in network.members.values():
         if bias is not None:
             torch.nn.init.constant_(member.locator.bias, bias)
@@ -66,29 +66,8 @@ def weights(tmp_path_factory) -> str:
     return untrained(tmp_path_factory.mktemp("weights") / "model.pt", 1e3)
 
 
-def predict(source: Path, out: Path, weights: str, *overlays: str, **flags: Any) -> ConfigParser:
-    files = {"dataset_dir": str(source), "output_dir": str(out), "model_path": weights}
-    return parsed("inference", *overlays, **files, **flags)
-
-
-def first(folder: Path) -> nibabel.Nifti1Image:
-    return nibabel.load(folder / "imagesTr" / FIRST)
-
-
 def output(folder: Path, name: str, kind: str = "seg") -> nibabel.Nifti1Image:
     return nibabel.load(folder / f"{name}_{kind}.nii.gz")
-
-
-def report(folder: Path, name: str) -> dict[str, Any]:
-    return json.loads((folder / f"{name}_report.json").read_text())
-
-
-def constant(values: np.ndarray) -> np.ndarray:
-    return np.full_like(values, 40)
-
-
-def infinite(values: np.ndarray) -> np.ndarray:
-    return np.where(values == values.max(), np.inf, values).astype(np.float32)
 
 
 def block(values: np.ndarray) -> np.ndarray:
@@ -97,49 +76,25 @@ def block(values: np.ndarray) -> np.ndarray:
     return mask
 
 
-def series(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, values], -1)
-
-
-def colours(values: np.ndarray) -> np.ndarray:
-    parts = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-    return np.repeat((values % 256).astype(np.uint8)[..., None], 3, -1).copy().view(parts)[..., 0]
-
-
 REFUSED = [
-    ("constant", constant, "is 40 everywhere"),
-    ("nan", with_nan, "holds 1 values that are NaN or infinite"),
-    ("infinite", infinite, "holds 1 values that are NaN or infinite"),
-    ("block", block, "body that was found .*one value.*a mask or a label map is none"),
-    ("series", series, "has 2 channels .*it must have 1.*split a series"),
-    ("colours", colours, "holds colours.*one number a voxel.*grey"),
-    ("cell", lambda values: values[14:17, 15:19, 5:6], "has 2x4x4 voxels.*must be larger than that"),
-    ("flat", lambda values: values[:, :, 6], "shape .* after loading.*three axes in space"),
+    ("constant", constant, None, "is 40 everywhere"),
+    ("nan", with_nan, None, "holds 1 values that are NaN or infinite"),
+    ("infinite", infinite, None, "holds 1 values that are NaN or infinite"),
+    ("block", block, None, "body that was found .*one value.*a mask or a label map is none"),
+    ("series", series, None, "has 2 channels .*it must have 1.*split a series"),
+    ("colours", colours, None, "holds colours.*one number a voxel.*grey"),
+    ("cell", lambda values: values[14:17, 15:19, 5:6], None, "has 2x4x4 voxels.*must be larger than that"),
+    ("flat", lambda values: values[:, :, 6], None, "shape .* after loading.*three axes in space"),
 ]
 
 
 def test_bad_cases_are_told_and_the_good_one_predicted(made, weights, tmp_path):
-    image = first(made)
-    values, folder = np.asarray(image.dataobj), tmp_path / "in"
-    for number, (name, change, _) in enumerate(REFUSED):
-        write(folder / f"{number}_{name}.nii.gz", change(values.copy()), image.affine)
-    write(folder / "8_truncated.nii.gz", values, image.affine)
-    (folder / "8_truncated.nii.gz").write_bytes((folder / "8_truncated.nii.gz").read_bytes()[:2000])
-    write(folder / "9_good.nii.gz", values, image.affine)
-    error = cause(predict(folder, tmp_path / "out", weights))
-    assert isinstance(error, CasesFailed) and "9 of 10 cases failed" in str(error)
-    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
-    # those that can not be loaded first, then those that fail in the network
-    failures.sort(key=lambda failure: failure["case"])
-    assert [failure["case"] for failure in failures] == sorted(path.name for path in folder.iterdir())[:-1]
-    expected = [*(said for _, _, said in REFUSED), "truncated or damaged"]
-    assert [one for one, said in zip(failures, expected, strict=True) if not re.search(said, one["error"])] == []
-    assert [path.name for path in (tmp_path / "out").glob("*_seg.nii.gz")] == ["9_good_seg.nii.gz"]
-    assert report(tmp_path / "out", "9_good")["inferer"]["roi_share"] == 1.0
+    out = check_refused(TINY, TINY.first_image(made), REFUSED, weights, tmp_path)
+    assert report(out, "z_good")["inferer"]["roi_share"] == 1.0
 
 
 def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tmp_path):
-    image = first(made)
+    image = nibabel.load(TINY.first_image(made))
     values = np.asarray(image.dataobj)
     volumes = {
         "one_slice": values[:, :, 6:7],
@@ -150,21 +105,21 @@ def test_thin_small_and_odd_volumes_are_answered_on_their_grid(made, weights, tm
     }
     for name, volume in volumes.items():
         write(tmp_path / "in" / f"{name}.nii.gz", volume, image.affine)
-    predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
+    TINY.predict(tmp_path / "in", tmp_path / "out", weights).get_parsed_content("run")
     for name, volume in volumes.items():
         result = output(tmp_path / "out", name)
         assert result.shape == volume.shape and np.allclose(result.affine, image.affine)
         assert result.get_data_dtype() == np.uint8 and set(np.unique(result.dataobj)) <= {0, 1}
-    assert np.asarray(output(tmp_path / "out", "odd").dataobj).any()
+    assert labels(tmp_path / "out", "odd").any()
     assert not (tmp_path / "out" / "failures.json").exists()
 
 
 def test_where_no_locator_finds_anything_the_answer_is_empty_and_the_log_says_so(made, tmp_path, caplog):
     nothing = untrained(tmp_path / "model.pt", -1e3)
     with caplog.at_level(logging.WARNING):
-        predict(made / "imagesTr" / FIRST, tmp_path / "out", nothing, "maps").get_parsed_content("run")
+        TINY.predict(TINY.first_image(made), tmp_path / "out", nothing, "maps").get_parsed_content("run")
     assert "no region of interest was found" in caplog.text and "nothing found" in caplog.text
-    name = FIRST.removesuffix(".nii.gz")
+    name = TINY.case
     for kind in ("seg", "probability", "contour", "uncertainty"):
         assert not np.asarray(output(tmp_path / "out", name, kind).dataobj).any()
     found = report(tmp_path / "out", name)
@@ -174,31 +129,31 @@ def test_where_no_locator_finds_anything_the_answer_is_empty_and_the_log_says_so
 
 def test_more_regions_than_are_decoded_are_told(made, weights, tmp_path, caplog):
     path = untrained(tmp_path / "model.pt")
-    parser = predict(made / "imagesTr" / FIRST, tmp_path / "out", path, roi_margin=[0, 0, 0])
+    parser = TINY.predict(TINY.first_image(made), tmp_path / "out", path, roi_margin=[0, 0, 0])
     member = parser.get_parsed_content("network_def").members["RF88"].eval()
-    image = parser.get_parsed_content("preprocessing")({"image": str(made / "imagesTr" / FIRST)})["image"]
+    image = parser.get_parsed_content("preprocessing")({"image": str(TINY.first_image(made))})["image"]
     with torch.no_grad():
         heat = member.locate(member.encode(image.as_tensor()[None])[-1]).sigmoid()
     numbers = {float(cut): len(locate_rois(heat, float(cut), margin=0, top=None)) for cut in heat.unique()[::8]}
     threshold = max(numbers, key=numbers.get)
     assert numbers[threshold] > 10
-    parser = predict(made / "imagesTr" / FIRST, tmp_path / "out", path, roi_margin=0, locator_threshold=threshold)
+    parser = TINY.predict(TINY.first_image(made), tmp_path / "out", path, roi_margin=0, locator_threshold=threshold)
     with caplog.at_level(logging.WARNING):
         parser.get_parsed_content("run")
     assert f"RF88 found {numbers[threshold]} regions of interest; the 10 largest are decoded" in caplog.text
-    told = report(tmp_path / "out", FIRST.removesuffix(".nii.gz"))["inferer"]
+    told = report(tmp_path / "out", TINY.case)["inferer"]
     assert told["rois"]["RF88"] == 10 and told["rois_left_out"] >= numbers[threshold] - 10
 
 
 def test_maps_lie_on_the_grid_of_the_file(made, weights, tmp_path):
-    image = first(made)
-    whole, name = nibabel.io_orientation(image.affine), FIRST.removesuffix(".nii.gz")
+    image = nibabel.load(TINY.first_image(made))
+    whole, name = nibabel.io_orientation(image.affine), TINY.case
     for code in ("RAS", "SRP", "LIP"):
         turn = nibabel.orientations.ornt_transform(whole, nibabel.orientations.axcodes2ornt(code))
         turned = image.as_reoriented(turn)
         write(tmp_path / "in" / code / f"{name}.nii.gz", np.asarray(turned.dataobj)[:-1], turned.affine)
         out = tmp_path / "out" / code
-        predict(tmp_path / "in" / code, out, weights, "maps").get_parsed_content("run")
+        TINY.predict(tmp_path / "in" / code, out, weights, "maps").get_parsed_content("run")
         maps = {kind: output(out, name, kind) for kind in ("seg", "probability", "contour", "uncertainty")}
         for kind, volume in maps.items():
             assert volume.shape == np.asarray(turned.dataobj)[:-1].shape
@@ -213,13 +168,13 @@ def test_maps_lie_on_the_grid_of_the_file(made, weights, tmp_path):
 
 
 def test_weights_that_are_absent_or_of_another_recipe_are_refused(made, weights, tmp_path):
-    path = made / "imagesTr" / FIRST
-    error = cause(predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
+    path = TINY.first_image(made)
+    error = cause(TINY.predict(path, tmp_path / "out", str(tmp_path / "none.pt")))
     assert isinstance(error, WeightsError) and "there are no weights" in str(error)
-    error = cause(predict(path, tmp_path / "out", weights, width=8))
+    error = cause(TINY.predict(path, tmp_path / "out", weights, width=8))
     assert isinstance(error, WeightsError)
     assert re.search(r"of another network .*of another shape.* \(4, 1, .* instead of \(8, 1, ", str(error)), error
-    error = cause(predict(path, tmp_path / "out", weights, "whole_volume"))
+    error = cause(TINY.predict(path, tmp_path / "out", weights, "whole_volume"))
     assert isinstance(error, WeightsError) and re.search(
         r"of another network \(\d+ foreign, such as members", str(error)
     )
@@ -227,17 +182,17 @@ def test_weights_that_are_absent_or_of_another_recipe_are_refused(made, weights,
 
 
 def test_weights_of_other_settings_are_called_out_in_log_report_and_picture(made, tmp_path, caplog):
-    path = made / "imagesTr" / FIRST
-    settings = parsed("train", prepared=True).get_parsed_content("settings")
+    path = TINY.first_image(made)
+    settings = TINY.parsed("train", prepared=True).get_parsed_content("settings")
     trained = untrained(tmp_path / "model.pt", 1e3, settings=settings | {"spacing": [4.0, 8.0, 8.0]})
     said = 'trained with spacing [4.0, 8.0, 8.0] (now [8.0, 8.0, 8.0]), prepared true (now "auto").'
     same = untrained(tmp_path / "same.pt", 1e3, settings=settings | {"prepared": "auto"})
     for weights, name in ((trained, "other"), (same, "same")):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            predict(path, tmp_path / name, weights).get_parsed_content("run")
+            TINY.predict(path, tmp_path / name, weights).get_parsed_content("run")
         assert (said in caplog.text) == (name == "other")
-    case = FIRST.removesuffix(".nii.gz")
+    case = TINY.case
     assert said in report(tmp_path / "other", case)["warning"] and report(tmp_path / "same", case)["warning"] is None
     pictures = [(tmp_path / name / f"{case}.png").read_bytes() for name in ("other", "same")]
     assert pictures[0] != pictures[1]
@@ -253,7 +208,7 @@ PLACED[0, 3] = 20.0
 BAD_PAIRS = [
     ("labelsTr", unknown, None, r"holds \[0, 1, 2\]: labels must be 0 to 1"),
     ("labelsTr", lambda values: values[:-2], None, "both must lie on one grid"),
-    ("labelsTr", lambda values: values, PLACED, "are placed 20 apart"),
+    ("labelsTr", same, PLACED, "are placed 20 apart"),
     ("labelsTr", lambda values: values * np.float32(0.5), None, "labels must be whole numbers"),
     ("labelsTr", series, None, "label .* has 2 channels"),
     ("imagesTr", constant, None, "is 40 everywhere"),
@@ -268,9 +223,9 @@ BAD_PAIRS = [
 @pytest.mark.parametrize("role", ["train", "validate"])
 def test_a_bad_pair_ends_training_before_it_begins(data, tmp_path, role, part, change, affine, said):
     flags = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    case = parsed("train", **flags, **SHORT).get_parsed_content(f"{role}::dataset::data")[0]
+    case = TINY.parsed("train", **flags, **SHORT).get_parsed_content(f"{role}::dataset::data")[0]
     spoil(data / part / Path(case["image"]).name, change, affine)
-    error = cause(parsed("train", **flags, **SHORT))
+    error = cause(TINY.parsed("train", **flags, **SHORT))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -303,7 +258,7 @@ BAD_FLAGS = [
 @pytest.mark.parametrize(("flags", "said"), BAD_FLAGS, ids=str)
 def test_bad_settings_of_a_training_are_told(made, tmp_path, flags, said):
     places = {"output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
-    error = cause(parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
+    error = cause(TINY.parsed("train", **{"dataset_dir": str(made), **SHORT, **places, **flags}))
     assert isinstance(error, InputError) and re.search(said, str(error)), error
     assert not (tmp_path / "model.pt").exists()
 
@@ -318,7 +273,7 @@ def test_cases_without_tumour_are_scored(data, weights, tmp_path):
     nothing = untrained(tmp_path / "model.pt", -1e3)
     places = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out")}
     for path, status, dice in ((weights, "false find", 0.0), (nothing, "absent", None)):
-        parsed("train", "evaluate", **places, **SHORT, model_path=path).get_parsed_content("run")
+        TINY.parsed("train", "evaluate", **places, **SHORT, model_path=path).get_parsed_content("run")
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert metrics["status"] == {"tumour": {status: 2}}
         assert metrics["summary"]["tumour"]["dice"]["mean"] == dice
@@ -331,6 +286,6 @@ def test_training_without_any_tumour_learns_to_find_none(data, tmp_path, ground_
     healthy(data)
     flags = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "model_path": str(tmp_path / "model.pt")}
     flags |= SHORT | {"epochs": 2, "ground_truth_rois": ground_truth}
-    parsed("train", **flags).get_parsed_content("run")
+    TINY.parsed("train", **flags).get_parsed_content("run")
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(value.isfinite().all() for value in weights.values())
