@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import dicom_series
@@ -12,99 +11,28 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from pydicom.uid import generate_uid
+from segmentations import (
+    AXIAL,
+    CORONAL,
+    LIVER,
+    MIRRORED,
+    OBLIQUE,
+    PLACE,
+    SAGITTAL,
+    SERIES,
+    STUDY,
+    TUMOUR,
+    headed,
+    itk_grid,
+    noise,
+    reread,
+    study,
+    written,
+)
 from studies import write_frames
 
-from common.checks import InputError
-from common.dicom.segmentation import Algorithm, write_segmentation
 from common.dicom.series import find_series
 from common.dicom.volume import read_series, stage_series
-
-STUDY, SERIES, PLACE = generate_uid(), generate_uid(), generate_uid()
-LIVER = {
-    "label": "Liver",
-    "category": ["91723000", "SCT", "Anatomical Structure"],
-    "type": ["10200004", "SCT", "Liver"],
-    "color": [86, 180, 233],
-}
-TUMOUR = {
-    "label": "Tumour",
-    "category": ["49755003", "SCT", "Morphologically Abnormal Structure"],
-    "type": ["108369006", "SCT", "Neoplasm"],
-    "region": ["10200004", "SCT", "Liver"],
-}
-CODES = {"1": LIVER, "2": TUMOUR}
-MADE_BY = Algorithm("ra_unet_liver", "0.1.0", "a1" * 32)
-AXIAL, MIRRORED = dicom_series.AXIAL, (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-SAGITTAL, CORONAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-OBLIQUE = (0.8, 0.48, -0.36, -0.6, 0.64, -0.48)
-
-
-def headed(one, number):
-    """What a scanner writes into every header."""
-    one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = STUDY, SERIES, PLACE
-    one.PatientID, one.PatientBirthDate, one.PatientSex = "77-1234", "19500203", "F"
-    one.StudyID, one.AccessionNumber, one.StudyDate, one.StudyTime = "4711", "A-99", "20200101", "101500"
-    one.Modality, one.SeriesNumber, one.InstanceNumber = "CT", 3, number + 1
-    one.SliceThickness = 2.5
-
-
-def study(folder: Path, directions=AXIAL, names=None, change=None, **options):
-    """A series on disk."""
-
-    def all_of(one, number):
-        headed(one, number)
-        if change is not None:
-            change(one, number)
-
-    made = dicom_series.slices(dicom_series.stored_scan(), directions, change=all_of, **options)
-    (found,) = find_series(dicom_series.write(folder, made, names))
-    return found
-
-
-def itk_grid(series):
-    """Shape X Y Z and affine in RAS mm as SimpleITK sees the series, which is asked by the order of its own."""
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames([str(path) for path in series.files])
-    image = reader.Execute()
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return image.GetSize(), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def noise(shape, classes=3, seed=0):
-    return np.random.default_rng(seed).integers(0, classes, shape).astype(np.uint8)
-
-
-def reread(path, shape, affine):
-    """Label X Y Z of a SEG, by the place of every frame and nothing else: a plain loop over the frames."""
-    seg = pydicom.dcmread(path)
-    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    directions = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
-    between_rows, between_columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
-    inverse = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    found = np.zeros(shape, np.uint8)
-    size = seg.Rows * seg.Columns
-    for number, frame in enumerate(seg.PerFrameFunctionalGroupsSequence):
-        segment = (
-            frame.SegmentIdentificationSequence[0]
-            if "SegmentIdentificationSequence" in frame
-            else shared.SegmentIdentificationSequence[0]
-        ).ReferencedSegmentNumber
-        corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
-        pixels = bits[number * size : (number + 1) * size].reshape(seg.Rows, seg.Columns)
-        for row, column in zip(*np.nonzero(pixels), strict=True):
-            world = corner + directions[:3] * between_columns * column + directions[3:] * between_rows * row
-            place = inverse[:3, :3] @ world + inverse[:3, 3]
-            assert np.abs(place - np.rint(place)).max() < 0.05
-            found[tuple(np.rint(place).astype(int))] = segment
-    return found
-
-
-def written(tmp_path, label, affine, series, codes=CODES, made_by=MADE_BY):
-    return write_segmentation(label, affine, series, codes, tmp_path / "case_seg.dcm", made_by)
 
 
 @pytest.mark.parametrize("directions", [AXIAL, MIRRORED, SAGITTAL, CORONAL, OBLIQUE])
@@ -269,141 +197,6 @@ def test_one_slice(tmp_path):
     affine[:3, 3] = (11.0, -4.0, 105.0)
     label = noise((*dicom_series.SHAPE[:2], 1))
     assert np.array_equal(reread(written(tmp_path, label, affine, series), label.shape, affine), label)
-
-
-def _strip(one, number):
-    for keyword in (
-        "PatientID",
-        "PatientName",
-        "PatientBirthDate",
-        "PatientSex",
-        "AccessionNumber",
-        "StudyID",
-        "StudyDate",
-        "StudyTime",
-        "FrameOfReferenceUID",
-        "SliceThickness",
-    ):
-        delattr(one, keyword)
-
-
-def _spoil(one, number):
-    with pydicom.config.disable_value_validation():
-        one.PatientBirthDate, one.PatientSex, one.StudyTime = "3.2.1950", "female", "morning"
-        one.PatientName, one.PatientComments = "Doe, Jane, the one with the cat", "x" * 20_000
-        one.PatientID, one.PatientAge = "7" * 100, "70 years"
-        one.SpacingBetweenSlices = 99.0
-        directions = [value + 1e-6 * (number % 2) for value in AXIAL]
-        one.ImageOrientationPatient = [f"{value:.8f}" for value in directions]
-
-
-@pytest.mark.parametrize("change", [_strip, _spoil])
-def test_headers_that_lack_much_or_hold_what_is_no_such_value(tmp_path, change, caplog, recwarn, capsys):
-    caplog.set_level(logging.DEBUG)
-    series = study(tmp_path / "in", change=change)
-    shape, affine = itk_grid(series)
-    capsys.readouterr()
-    recwarn.clear()
-    caplog.clear()
-    label = noise(shape)
-    assert np.array_equal(reread(written(tmp_path, label, affine, series), shape, affine), label)
-    seg = pydicom.dcmread(tmp_path / "case_seg.dcm")
-    assert (seg.PatientBirthDate, seg.PatientSex, seg.StudyTime) == ("", "", "")
-    assert float(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices) == 2.5
-    told = caplog.text + "".join(capsys.readouterr())
-    assert not any(word in told for word in ("Jane", "1950", "77777")) and logging.getLogger("highdicom").level == 0
-
-
-def test_warnings_do_not_quote_the_header(tmp_path, recwarn):
-    series = study(tmp_path / "in", change=_spoil)
-    shape, affine = itk_grid(series)
-    recwarn.clear()
-    written(tmp_path, noise(shape), affine, series)
-    assert not [one for one in recwarn if "Jane" in str(one.message) or "1950" in str(one.message)]
-
-
-@pytest.mark.parametrize("shift", [(0.5, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0.5)])
-def test_a_label_beside_the_series_is_refused(tmp_path, shift):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    moved = np.eye(4)
-    moved[:3, 3] = shift
-    with pytest.raises(
-        InputError, match=r"label of series_\w{8}, 9x8x6 voxels, does not lie on the 6 images.*on the grid"
-    ):
-        written(tmp_path, noise(shape), affine @ moved, series)
-    assert not list(tmp_path.glob("*.dcm"))
-
-
-@pytest.mark.parametrize("shape", [(9, 8, 5), (9, 8, 7), (8, 9, 6), (18, 16, 6)])
-def test_a_label_of_another_size_is_refused(tmp_path, shape):
-    series = study(tmp_path / "in")
-    _, affine = itk_grid(series)
-    with pytest.raises(InputError, match="does not lie on the 6 images of its series"):
-        written(tmp_path, noise(shape), affine, series)
-
-
-def test_a_class_without_a_code_is_refused(tmp_path):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    with pytest.raises(InputError, match="holds the classes 3, 4.*has those of 1, 2.*name their codes"):
-        written(tmp_path, noise(shape, 5), affine, series)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        (["background", "liver", "cyst"], "class 2 is 'cyst', and dicom_segments has the codes of 'Tumour' for it"),
-        (["background", "liver"], "class 2 is 'none', and dicom_segments has the codes of 'Tumour'"),
-    ],
-)
-def test_classes_that_were_renamed_are_not_given_the_codes_of_the_bundle(tmp_path, names, said):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    with pytest.raises(InputError, match=said):
-        write_segmentation(noise(shape), affine, series, CODES, tmp_path / "seg.dcm", MADE_BY, names)
-    same = ["background", "liver", "tumour"]
-    assert write_segmentation(noise(shape), affine, series, CODES, tmp_path / "seg.dcm", MADE_BY, same).is_file()
-
-
-def test_a_label_of_floating_point_numbers_is_refused(tmp_path):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    with pytest.raises(InputError, match="type float32.*whole numbers"):
-        written(tmp_path, noise(shape).astype(np.float32), affine, series)
-
-
-@pytest.mark.parametrize("codes", [None, {}])
-def test_a_bundle_without_codes_is_refused(tmp_path, codes):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    with pytest.raises(InputError, match="metadata of ra_unet_liver has no dicom_segments.*leave DICOM SEG out"):
-        written(tmp_path, noise(shape), affine, series, codes)
-
-
-def test_headers_that_make_no_object_are_refused_without_quoting_them(tmp_path):
-    series = study(tmp_path / "in", change=lambda one, number: delattr(one, "StudyInstanceUID"))
-    shape, affine = itk_grid(series)
-    with pytest.raises(
-        InputError, match=r"headers of series_\w{8} can not be made a DICOM SEG of \(AttributeError\)"
-    ) as told:
-        written(tmp_path, noise(shape), affine, series)
-    assert told.value.__cause__ is None and "77-1234" not in str(told.value)
-
-
-def test_a_failure_leaves_the_earlier_file(tmp_path, monkeypatch):
-    series = study(tmp_path / "in")
-    shape, affine = itk_grid(series)
-    before = written(tmp_path, noise(shape), affine, series).read_bytes()
-
-    def full(self, path, *args, **options):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pydicom.Dataset, "save_as", full)
-    with pytest.raises(InputError, match="writing '.*case_seg.dcm' failed"):
-        written(tmp_path, noise(shape, seed=1), affine, series)
-    assert (tmp_path / "case_seg.dcm").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
 BUNDLES = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs/metadata.json"))
