@@ -53,10 +53,10 @@ class Volseg(Gate):
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             overlays: configs laid over train.json, in order: small,demo.
             verbose: show whole tracebacks.
-            overrides: config entries by name.
+            overrides: any entry of the config, as --NAME VALUE.
         """
         return run_line(name, _TRAIN, rest, overlays, verbose, overrides)
 
@@ -65,10 +65,10 @@ class Volseg(Gate):
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             overlays: configs laid over train.json and evaluate.json, those of the training: small.
             verbose: show whole tracebacks.
-            overrides: config entries by name.
+            overrides: any entry of the config, as --NAME VALUE.
         """
         return run_line(name, _EVALUATE, rest, overlays, verbose, overrides)
 
@@ -103,7 +103,7 @@ class Volseg(Gate):
             tls: folder with ca.pem, cert.pem and key.pem for it.
             overlays: configs laid over inference.json, those of the training: small.
             verbose: show whole tracebacks.
-            overrides: config entries by name.
+            overrides: any entry of the config, as --NAME VALUE.
         """
         from .predict import predict  # here, since it brings torch and MONAI
 
@@ -127,11 +127,11 @@ class Volseg(Gate):
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             out: where weights, tables and pictures go; demo/NAME by default, which spares the bundle's own weights.
             rivals: recipes to compare with, as "compare" takes them; those of demo.json by default, "none" for none.
             verbose: show whole tracebacks.
-            overrides: config entries by name, for those of the runs that have them.
+            overrides: any entry of the config, as --NAME VALUE, for those of the runs that have them.
         """
         refuse(rest)
         began = time.perf_counter()
@@ -203,7 +203,7 @@ class Volseg(Gate):
             bundle: a bundle's name or folder; unet3d_sparse by default.
             overlays: more overlays of the bundle, in order.
             verbose: show whole tracebacks.
-            overrides: config entries by name: --epochs 100, --device cpu; and --continue true.
+            overrides: any entry of the config, as --NAME VALUE: --epochs 100, --device cpu; and --continue true.
         """
         from .densify.command import densify  # here, since it brings torch and MONAI
 
@@ -244,7 +244,7 @@ class Volseg(Gate):
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             recipes: overlays, or "paper" for none, with settings after a colon: paper,unet3d,paper:sectors=4;epochs=9.
                 By default paper and the rivals that train.json names.
             folds: parts that the cases are split into; the config's by default.
@@ -252,7 +252,7 @@ class Volseg(Gate):
             overlays: configs laid over train.json for every recipe, in order: small,demo.
             out: where weights, logs, scores and the table go; compare/NAME by default.
             jobs: processes at a time, which share the cores.
-            overrides: config entries by name, for every recipe.
+            overrides: any entry of the config, as --NAME VALUE, for every recipe.
         """
         from .compare import compare  # here, since it brings torch and MONAI
 
@@ -289,7 +289,7 @@ class Volseg(Gate):
             overlays: configs laid over train.json for every run, in order: small,demo.
             out: where weights, logs, scores and tables go; reproduce/NAME by default.
             jobs: processes at a time, which share the cores.
-            overrides: config entries by name, for every run.
+            overrides: any entry of the config, as --NAME VALUE, for every run.
         """
         from .reproduce import list_experiments, reproduce  # here, since it brings torch and MONAI
 

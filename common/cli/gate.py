@@ -19,8 +19,8 @@ class Gate:
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
-            unknown: no option is understood.
+            rest: none; all that follows is --option value.
+            unknown: and refused: there is none.
         """
         from ..bundling.lint import lint  # here, since it brings torch and MONAI, seconds that no other command needs
 
@@ -44,11 +44,11 @@ class Gate:
 
         Args:
             name: a bundle's name or folder.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             out: where both go.
             without_weights: pack a bundle that is not trained, too.
             overlays: the overlays that its weights were trained under: small.
-            unknown: no other option is understood; what training got as one goes into an overlay.
+            unknown: and refused: there is no other; what training got as one goes into an overlay.
         """
         from ..bundling.pack import pack  # here, since it brings torch and MONAI, seconds that no other command needs
 
@@ -82,7 +82,7 @@ class Gate:
             steps: names of single steps: infer,onnx_export; all by default.
             out: where packed bundles, logs and tables go.
             environments: where the environments lie, about 10 GB; OUT/environments by default.
-            unknown: no other option is understood.
+            unknown: and refused: there is no other.
         """
         from .certify import certify  # here, since it brings torch and MONAI
 

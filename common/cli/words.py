@@ -126,7 +126,7 @@ def check_known(
         ids: of the config.
         options: of the command; a misspelt one arrives as an override, and is told its name.
     """
-    from ..bundling.ids import check_overrides
+    from ..bundling.ids import RUN_ARGUMENTS, check_overrides, unknown_id
 
     if "config_file" in overrides:
         raise InputError(
@@ -136,7 +136,14 @@ def check_known(
                 "lay others over: --overlays FILE.json",
             )
         )
-    check_overrides({**{name: None for name in options if name not in overrides}, **ids}, overrides)
+    known = {**{name: None for name in options if name not in overrides}, **ids}
+    for name in overrides:
+        remedy = None if name in RUN_ARGUMENTS else unknown_id(known, name)
+        for option in options:
+            if option not in ids and remedy == f"use '{option}'":
+                came = f"--{name} is no option, and answers to no id of the config"
+                raise InputError(problem(came, "an option is written as --help has it", f"write --{option}"))
+    check_overrides(known, overrides)
 
 
 def refuse(rest: Sequence[str]) -> None:

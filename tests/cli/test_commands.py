@@ -172,7 +172,10 @@ def test_the_rivals_of_a_demo_can_be_chosen(rivals, launched, tmp_path, chosen, 
     ("words", "text"),
     [
         (["train", NAME, "--epoch", "3"], "--epoch answers to no id of the config.*use 'epochs'"),
-        (["train", NAME, "--overlay", "small"], "--overlay answers to no id of the config.*use 'overlays'"),
+        (
+            ["train", NAME, "--overlay", "small"],
+            "--overlay is no option, and answers to no id of the config.*write --overlays",
+        ),
         (["train", NAME, "--validate::dataset::dat", "x"], "use 'validate::dataset::data'"),
         (["demo", NAME, "--lerning_rate", "3"], "use 'learning_rate'"),
         (["demo", NAME, "--rivals", "wide"], "has no config 'wide'"),
@@ -202,6 +205,23 @@ def test_refused_before_anything_runs(here, launched, capsys, words, text):
     assert main(words) == 2
     assert re.search(text, capsys.readouterr().err)
     assert launched == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["predict", NAME], ["Additional flags are accepted.", "any entry of the config, as --NAME VALUE."]),
+        (["train"], ["REST", "none; all that follows is --option value.", "any entry of the config, as --NAME VALUE."]),
+        (["lint", NAME], ["Flags are accepted.", "and refused: there is none."]),
+        (["pack"], ["Additional flags are accepted.", "and refused: there is no other; what training got as one"]),
+    ],
+)
+def test_help_says_what_flags_are_taken(capsys, words, told):
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    words = " ".join(capsys.readouterr().err.split())
+    places = [words.find(" ".join(part.split())) for part in told]
+    assert -1 not in places and places == sorted(places), words
 
 
 def test_the_status_of_the_run_is_passed_on(here, monkeypatch):

@@ -18,10 +18,10 @@ class Annotate:
 
         Args:
             folder: of "volseg densify" (its --out); next.json and next.png are written there.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             count: number of slices.
             axes: letters of the axes across which they may lie: xyz, or z alone.
-            unknown: no other option is understood.
+            unknown: and refused: there is no other.
         """
         from .next_slices import annotate_next  # here and below, since it brings torch and MONAI
 
@@ -63,7 +63,7 @@ class Annotate:
         Args:
             image: the volume: NIfTI, TIFF, HDF5.
             label: its label, dense, or of eight or more annotated slices, of which a quarter is for scoring alone.
-            rest: nothing more is understood.
+            rest: none; all that follows is --option value.
             out: where rounds, table and plot go; annotate/IMAGE by default.
             start: slices across x, y and z that all strategies start from.
             rounds: how often slices are added.
@@ -80,7 +80,7 @@ class Annotate:
             seed: of all draws.
             bundle: the bundle that unet trains.
             overlays: more of its overlays.
-            overrides: its config entries by name: --epochs 20.
+            overrides: any entry of its config, as --NAME VALUE: --epochs 20.
         """
         from ...data.arguments import parse_integer, parse_integers
         from ..device import check_device
