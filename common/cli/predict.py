@@ -20,9 +20,10 @@ from .launch import INTERRUPTED, bundle_command, launch
 from .locate import find_bundle
 from .predict_folder import PARTS, Results, working_in
 from .predict_inputs import Inputs, read_inputs
-from .predict_request import Record, places, request_of
+from .predict_request import Record, parsed, places, request_of
 from .predict_seg import Segmentations
 from .predict_stage import Cases, list_cases
+from .predict_weights import check_weights
 from .words import checked_configs, split_names, with_root
 
 __all__ = ["Options", "predict"]
@@ -94,6 +95,7 @@ def predict(
 
     Raises:
         InputError: for what no run could use.
+        WeightsError: for weights that are not there, or of another network.
     """
     if not inputs or "dataset_dir" in overrides:
         came = "no image was named" if not inputs else "--dataset_dir was given"
@@ -105,10 +107,13 @@ def predict(
     configs = checked_configs(bundle, ["inference", *names], overrides, ("out", "overlays", *words))
     if options.spread:
         check_cluster(*options.cluster, overrides.get("device"))
-    folder, weights = places(bundle, configs, overrides)
+    parser = parsed(bundle, configs, overrides)
+    folder, weights = places(parser)
     metadata = read_json(bundle / "configs" / "metadata.json")
     segmentations = Segmentations(metadata) if options.dicom_seg else None
     found = read_inputs(inputs, folder)
+    _check_series(options.series, bool(found.sources))
+    check_weights(parser, weights)
     request = request_of(metadata, configs, names, overrides, weights)
     line = _Line(configs, bundle, overrides, options)
     try:
@@ -144,12 +149,25 @@ def _find(found: Inputs, cases: Cases, series: str, metadata: Mapping[str, Any])
     cases.take_volumes(found.volumes)
     expected = (metadata.get("expected_input") or {}).get("modality")
     cases.take_series(found.sources, {"wanted": series, "modality": expected, "ask": _asking()})
+    _check_series(series, bool(cases.failures) or any(case.source is not None for case in cases.cases))
     if done := len(cases.cases) - len(cases.waiting):
         print(f"{done} of {len(cases.cases)} cases are done already (--again true segments them anew).")
     for case in () if cases.again else cases.waiting:
         if cases.record.report(case.name) is not None:
             print(f"{case.name}: its results are those of another input, and are replaced.")
     return cases
+
+
+def _check_series(series: str, dicom: bool) -> None:
+    """Refuse a choice among series where there is none.
+
+    Args:
+        series: as it was typed.
+        dicom: whether an input is DICOM.
+    """
+    if series and not dicom:
+        came, rule = f"--series {series} was given, and no input is DICOM", "it says which series of an input is meant"
+        raise InputError(problem(came, rule, "leave it out, or name a folder, a zip or files of DICOM series"))
 
 
 def _asking() -> Callable[[str], str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import mimetypes
 import os
 import secrets
 import shutil
@@ -13,13 +14,15 @@ from pathlib import Path
 
 from ..checks import InputError, problem
 from ..data.cases import inference_cases
-from ..data.faults import is_image_file
+from ..data.faults import IMAGE_SUFFIXES, is_image_file
 from ..dicom.archive import unpacked
 from ..dicom.series import Series, find_series
 
-__all__ = ["Inputs", "Source", "link_or_copy", "read_inputs"]
+__all__ = ["Inputs", "Source", "link_or_copy", "nothing_found", "read_inputs"]
 
 _DICOM = (".dcm", ".ima", ".dicom")
+# forms of arrays, which a reader may take
+_ARRAYS = ("application/octet-stream", "application/x-hdf", "application/x-hdf5", "application/x-netcdf")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class Source:
         number: its place among these, from 1; its path may name a patient, and is not told.
         path: the folder or zip; of files, their folder.
         files: the files, where these were named one by one.
-        optional: whether it holds volumes in files, too, so that it need not hold a series.
+        volumes: how many volumes in files it holds, beside which it need not hold a series; None where these are not
+            looked for.
     """
 
     number: int
     path: Path = field(repr=False)
     files: tuple[Path, ...] = field(default=(), repr=False)
-    optional: bool = False
+    volumes: int | None = None
 
     @property
     def name(self) -> str:
@@ -103,9 +107,9 @@ def read_inputs(inputs: Sequence[str], out: Path) -> Inputs:
         if path.is_dir():
             found, other = _of_folder(path, out)
             if not found and not other:
-                inference_cases(word)  # raises what is said of a folder of nothing
+                raise nothing_found(f"'{word}'")
             volumes += found
-            sources += [Source(len(sources) + 1, path, optional=bool(found))] if other else []
+            sources += [Source(len(sources) + 1, path, volumes=len(found))] if other else []
         elif path.is_file() or not glob.has_magic(word):
             _sort([path], volumes, sources, loose, named=word)
         else:
@@ -136,6 +140,9 @@ def _sort(
             sources.append(Source(len(sources) + 1, path))
         elif path.is_file() and not is_image_file(path) and _is_dicom(path):
             loose.append(path)
+        elif path.is_file() and _is_foreign(path):
+            rule = f"a volume is a file ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM, as files or in a zip"
+            raise InputError(problem(f"'{named or path}' is no volume", rule, "leave it out, or name the image itself"))
         else:
             volumes += [Path(case["image"]) for case in inference_cases(named or str(path))]
 
@@ -183,6 +190,27 @@ def _is_dicom(path: Path) -> bool:
     with contextlib.suppress(OSError), open(path, "rb") as stream:
         return stream.read(132)[128:] == b"DICM"
     return False
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file's ending is known as that of something else: a text, a picture, a program."""
+    if is_image_file(path):
+        return False
+    kind = mimetypes.MimeTypes(()).guess_type(f"file{path.suffix.lower()}")[0]  # as Python knows them, not the machine
+    return kind is not None and kind not in _ARRAYS
+
+
+def nothing_found(place: str) -> InputError:
+    """What is said of a folder without images.
+
+    Args:
+        place: what it is called.
+    """
+    came = f"{place} holds no volume, and no DICOM image series was found in it"
+    rule = (
+        f"of a folder the files ending in {', '.join(IMAGE_SUFFIXES)} are segmented, and DICOM series in it and below"
+    )
+    return InputError(problem(came, rule, "name another folder, file or glob, or convert the images first"))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,43 +9,49 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
-from ..bundling.ids import lay, merge
+from ..bundling.ids import lay, merge, normal_id
 from ..checks import InputError
 from ..files import read_json, sha256, write_json
 from ..handlers.cases import without_paths
 
-__all__ = ["Record", "label_file", "places", "request_of"]
+__all__ = ["Record", "label_file", "parsed", "places", "request_of"]
 
 _NAME, _REPORT = "predict.json", "_report.json"
 # where things lie and on what they are computed is not what they are
 _NEUTRAL = ("bundle_root", "dataset_dir", "output_dir", "model_path", "device")
 
 
-def places(bundle: Path, configs: Sequence[Path], overrides: Mapping[str, str]) -> tuple[Path, Path]:
-    """Where a line will write its results, and where it will read its weights.
+def parsed(bundle: Path, configs: Sequence[Path], overrides: Mapping[str, str]) -> ConfigParser:
+    """The config of a line.
 
     Args:
         bundle: its folder.
         configs: of the line.
-        overrides: config entries by name, as typed.
+        overrides: config entries by id, as typed.
+    """
+    merged = merge(configs)
+    told = {name: _value(text) for name, text in overrides.items() if normal_id(name).split("::")[0] in merged}
+    return ConfigParser(lay(merged, {"bundle_root": str(bundle)}, told))
+
+
+def places(parser: ConfigParser) -> tuple[Path, Path]:
+    """Where a line will write its results, and where it will read its weights.
+
+    Args:
+        parser: config of the line.
 
     Returns:
         ``output_dir`` and ``model_path``.
     """
-    merged = merge(configs)
-    told = {name: _literal(value) for name, value in overrides.items() if name in merged}
-    parser = ConfigParser(lay(merged, {"bundle_root": str(bundle)}, told))
     return tuple(Path(str(parser.get_parsed_content(name))) for name in ("output_dir", "model_path"))
 
 
-def _literal(text: str) -> Any:
+def _value(text: str) -> Any:
     """A value as MONAI's command line reads it."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return {"null": None, "true": True, "false": False}.get(text, DefaultParseValue(text))
 
 
 def request_of(
@@ -88,7 +93,8 @@ class Record:
 
     A case is done where its report tells of the same input, its label is there, and the report is not one of those that
     were there before this request was made; these are listed by their hashes, so that a run which was stopped leaves
-    nothing that could be mistaken.
+    nothing that could be mistaken. Where the report has no hash, of headers whose voxels lie in a file of their own,
+    ``headers`` has that of both.
 
     Args:
         folder: of the results.
@@ -106,6 +112,7 @@ class Record:
         self.same = asked == self.request
         self.differing = [name for name in self.request if asked and asked.get(name) != self.request[name]]
         self.series: dict[str, dict[str, str]] = dict(before.get("series", {}))
+        self.headers: dict[str, str] = dict(before.get("headers", {}))
         self.earlier: dict[str, str] = dict(before.get("earlier", {})) if self.same else {}
         if not self.same:
             self.forget(path.name.removesuffix(_REPORT) for path in folder.glob(f"[!.]*{_REPORT}"))
@@ -124,7 +131,12 @@ class Record:
     def write(self) -> None:
         """Write the file; reports that are new by now are no earlier ones any more."""
         self.earlier = {name: digest for name, digest in self.earlier.items() if self._is(name, digest)}
-        content = {"request": self.request, "earlier": self.earlier, "series": self.series}
+        content = {
+            "request": self.request,
+            "earlier": self.earlier,
+            "series": self.series,
+            "headers": self.headers,
+        }
         write_json(self.folder / _NAME, content)
 
     def report(self, name: str) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from ..dicom.series import Series, choose_series
 from ..dicom.volume import stage_series
 from ..files import case_name, sha256, write_json
 from ..transforms.save import CaseNames
-from .predict_inputs import Source, link_or_copy
+from .predict_header import data_files, whole_hash
+from .predict_inputs import Source, link_or_copy, nothing_found
 from .predict_request import Record
 
 __all__ = ["Case", "Cases", "failure", "list_cases"]
@@ -76,8 +77,23 @@ class Cases:
         for path in tqdm(volumes, desc="looking for what is done", unit="case", leave=False, disable=None):
             name = names(path)
             before = None if self.again else self.record.report(name)
-            done = before is not None and path.is_file() and before["input_sha256"] == sha256(path)
-            self.cases.append(Case(name, path, done))
+            self.cases.append(Case(name, path, self._is_input(before, name, path)))
+
+    def _is_input(self, before: Mapping[str, Any] | None, name: str, path: Path) -> bool:
+        """Whether a report is that of what a file holds now; of a header of its own, whether that of both files is.
+
+        Args:
+            before: the report; None where there is none that counts.
+            name: of the case.
+            path: its file.
+        """
+        if not path.is_file():
+            return False
+        known, now = self.record.headers.pop(name, None), whole_hash(path)
+        if now is None:
+            return before is not None and before["input_sha256"] == sha256(path)
+        self.record.headers[name] = now
+        return before is not None and before["input_sha256"] is None and known == now
 
     def take_series(self, sources: Sequence[Source], choose: Mapping[str, Any]) -> None:
         """Stage DICOM series as NIfTI under neutral names, those that are done excepted.
@@ -96,7 +112,9 @@ class Cases:
             for source in sources:
                 try:
                     with source.opened(self.place) as found:
-                        chosen = choose_series(found, **choose) if found or not source.optional else []
+                        if not found and source.volumes == 0:
+                            raise nothing_found(source.name)
+                        chosen = choose_series(found, **choose) if found or not source.volumes else []
                         bar.total += len(chosen) - 1
                         for series in chosen:
                             self._take(series, source, bar)
@@ -183,17 +201,8 @@ def list_cases(cases: Sequence[Case], place: Path) -> list[Path]:
         folder.mkdir(mode=0o700)
         files.append(folder / (case.name + case.path.name[len(case_name(case.path)) :]))
         link_or_copy(case.path, files[-1])
-        for part in _parts(case.path):
+        for part in data_files(case.path):
             link_or_copy(part, folder / part.name)
     listed = [file.relative_to(place).as_posix() for file in files]
     write_json(place / "dataset.json", {"training": [], "test": listed})
     return files
-
-
-def _parts(path: Path) -> list[Path]:
-    """The file that holds the voxels of a header of its own (``.mhd``)."""
-    if path.suffix.lower() != ".mhd" or not path.is_file():
-        return []
-    pairs = (line.partition("=") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    named = [value.strip() for key, _, value in pairs if key.strip() == "ElementDataFile"]
-    return [part for part in (path.parent / name for name in named if name) if part.is_file()]

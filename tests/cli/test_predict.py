@@ -26,6 +26,7 @@ def line(repository, monkeypatch) -> Line:
     monkeypatch.chdir(repository)
     made = Line()
     monkeypatch.setattr(command, "launch", made)
+    monkeypatch.setattr(command, "check_weights", lambda *_: None)  # a pretended line needs none
     return made
 
 
@@ -196,15 +197,23 @@ def test_a_header_is_listed_with_its_voxels(line, tmp_path, monkeypatch):
         ([], "no image was named"),
         (["nowhere.nii.gz"], "'nowhere.nii.gz' does not exist"),
         (["nowhere/*.nii.gz"], "'nowhere/\\*.nii.gz' holds no volume"),
-        (["EMPTY"], "holds no volume"),
+        (
+            ["EMPTY"],
+            "empty' holds no volume, and no DICOM image series was found in it: of a folder the files ending in "
+            r"\.nii\.gz, .*, \.tiff are segmented, and DICOM series in it and below\. To mend it, name another folder",
+        ),
+        (["IN", "letter.txt"], r"'letter.txt' is no volume: a volume is a file ending in \.nii\.gz, .*, or DICOM"),
+        (["picture.PNG"], r"'picture.PNG' is no volume: .* To mend it, leave it out, or name the image itself"),
+        (["IN", "--series", "2"], "--series 2 was given, and no input is DICOM"),
+        (["IN", "--worker", "2"], "--worker is no option, and answers to no id of the config: .* write --workers"),
         (["IN", "--dataset_dir", "x"], "--dataset_dir was given: what is segmented is named after the bundle"),
         (["IN", "--workers", "two"], "workers is 'two': it must be a whole number"),
         (["IN", "--workers", "0"], "--workers is 0: it must be 1 or more"),
         (["IN", "--workers", "2", "--scheduler", "tls://x:1"], "--workers 2 and --scheduler"),
         (["IN", "--scheduler", "tcp://example.org:8786"], "neither encrypted nor on this machine"),
         (["IN", "--tls", "keys"], "--tls was given without --scheduler"),
-        (["IN", "--agin", "true"], "use 'again'"),
-        (["IN", "--dicomseg", "true"], "use 'dicom_seg'"),
+        (["IN", "--agin", "true"], "write --again"),
+        (["IN", "--dicomseg", "true"], "write --dicom_seg"),
         (["IN", "--dicom_seg", "perhaps"], "dicom_seg is 'perhaps'"),
         (["IN", "--out", "IN"], "the results would go to .*, which the inputs are taken from"),
     ],
@@ -212,11 +221,14 @@ def test_a_header_is_listed_with_its_voxels(line, tmp_path, monkeypatch):
 def test_refused_before_anything_runs(line, tmp_path, capsys, words, text):
     volume(tmp_path / "in" / "a.nii.gz")
     (tmp_path / "empty").mkdir()
-    places = {"IN": str(tmp_path / "in"), "EMPTY": str(tmp_path / "empty")}
+    for name in ("letter.txt", "picture.PNG"):
+        (tmp_path / name).write_text("no image")
+    places = {name: str(tmp_path / name) for name in ("letter.txt", "picture.PNG")}
+    places |= {"IN": str(tmp_path / "in"), "EMPTY": str(tmp_path / "empty")}
     words = [places.get(word, word) for word in words]
     out = [] if "--out" in words else ["--out", str(tmp_path / "seg")]
     assert main(["predict", NAME, *words, *out]) == 2
-    assert re.search(text, capsys.readouterr().err)
+    assert re.search(text, capsys.readouterr().err.replace(f"{tmp_path}/", ""))
     assert line.commands == [] and not (tmp_path / "seg").exists()
 
 

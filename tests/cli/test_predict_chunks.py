@@ -51,6 +51,7 @@ def workers(repository, monkeypatch) -> Workers:
     made = Workers(Line())
     monkeypatch.setattr(command, "launch", made.line)
     monkeypatch.setattr(command, "run_chunks", made)
+    monkeypatch.setattr(command, "check_weights", lambda *_: None)  # a pretended line needs none
     return made
 
 

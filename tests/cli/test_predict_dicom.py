@@ -18,6 +18,7 @@ from predicted import Line, leaks, read, segmented, study, volume
 from common.cli import predict as command
 from common.cli.commands import main
 from common.dicom.series import find_series
+from common.dicom.volume import stage_series
 
 NAME = "ra_unet_liver"
 
@@ -27,6 +28,7 @@ def line(repository, monkeypatch) -> Line:
     monkeypatch.chdir(repository)
     made = Line()
     monkeypatch.setattr(command, "launch", made)
+    monkeypatch.setattr(command, "check_weights", lambda *_: None)  # a pretended line needs none
     return made
 
 
@@ -159,8 +161,24 @@ def test_the_only_place_is_told_at_once(line, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("no image")
     assert _predict(tmp_path / "seg", tmp_path / "in") == 2
-    assert "no DICOM image series was found" in capsys.readouterr().err
+    told = (
+        "dicom_1 holds no volume, and no DICOM image series was found in it: of a folder the files ending in .nii.gz, "
+    )
+    assert told in capsys.readouterr().err
     assert list((tmp_path / "seg").iterdir()) == []
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_series_is_chosen_where_there_is_none(line, tmp_path, capsys, foreign):
+    scan = volume(tmp_path / "in" / "scan.nii.gz")
+    if foreign:  # which might be DICOM, until it is opened
+        scan.with_name("notes.txt").write_text("no image")
+    assert _predict(tmp_path / "seg", tmp_path / "in", "--series", "2") == 2
+    told = (
+        "--series 2 was given, and no input is DICOM: it says which series of an input is meant. To mend it, leave it"
+    )
+    assert told in capsys.readouterr().err
+    assert line.commands == [] and not list(tmp_path.glob("seg/*"))
 
 
 def test_another_series_of_the_same_uid_is_not_lost(line, tmp_path, capsys):
@@ -181,8 +199,7 @@ def test_a_series_is_known_again_wherever_it_lies(line, tmp_path, monkeypatch, c
     assert _predict(out, moved) == _predict(out, folder, moved) == 0
     told = capsys.readouterr().out
     assert len(line.commands) == 1 and "1 of 1 cases are done already" in told and "was named before" in told
-    monkeypatch.undo()
-    monkeypatch.setattr(command, "launch", line)
+    monkeypatch.setattr("common.cli.predict_stage.stage_series", stage_series)
     shutil.rmtree(folder)
     study(folder, values=dicom_series.stored_scan(9))  # the same series, other pixels
     assert _predict(out, folder) == 0
