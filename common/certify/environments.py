@@ -97,30 +97,34 @@ class Environments:
     def _there(self, environment: Environment, bundle: Path, place: Path) -> bool:
         """Whether an environment is as its requirements are now."""
         stamp = place / "environment.json"
-        if not stamp.is_file():
+        if not stamp.is_file() or not _interpreter(place).exists():
             return False
         asked = subprocess.run([*self._line(environment, bundle, place), "--hash"], capture_output=True, text=True)
         return asked.stdout.strip() == read_json(stamp)["hash"]
 
     def _build(self, environment: Environment, bundle: Path, place: Path) -> Built:
-        print(f"environment {place.name}:", flush=True)
-        done = subprocess.run(
-            self._line(environment, bundle, place),
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-        )
-        if done.returncode:
-            raise BuildError(f"its environment could not be made: {done.stderr.strip()}")
-        told = read_json(place / "environment.json")
-        python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        if not self._there(environment, bundle, place):
+            print(f"building the environment {place.name}, some minutes, once ({place})", flush=True)
+            done = subprocess.run(
+                self._line(environment, bundle, place),
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+            )
+            if done.returncode:
+                raise BuildError(f"its environment could not be made: {done.stderr.strip()}")
+        told, python = read_json(place / "environment.json"), _interpreter(place)
         self.home.mkdir(parents=True, exist_ok=True)
         code = f"import importlib.util as u, sys; sys.exit(u.find_spec({PACKAGE!r}) is not None)"
         clean = subprocess.run([python, "-c", code], cwd=self.home, env=clean_variables(python, self.home))
         if clean.returncode:
             raise BuildError(f"its environment is not clean: '{PACKAGE}' can be imported in {place}")
         return Built(environment.name, python, told["hash"], told)
+
+
+def _interpreter(place: Path) -> Path:
+    return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def clean_variables(python: Path, home: Path) -> dict[str, str]:

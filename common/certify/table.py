@@ -24,7 +24,7 @@ _INTRODUCTION = """# What is certified
 Each bundle was packed with the overlay `{overlays}` and weights of one short epoch on its phantom, and run where this
 repository is not: in clean environments, by the tools that read packed bundles. `volseg certify --all true` makes this
 page anew. A step is impossible where the tool itself says so; its words are given. Times are wall time, on the machine
-named below."""
+named below.{dash}"""
 
 
 def machine() -> dict[str, Any]:
@@ -70,19 +70,23 @@ def write_tables(
 def _page(content: Mapping[str, Any], steps: Sequence[Step]) -> str:
     bundles = content["bundles"]
     overlays = sorted({name for one in bundles.values() for name in one["overlays"]})
-    parts = [_INTRODUCTION.format(overlays=", ".join(overlays)), _overview(bundles, steps)]
+    overview, absent = _overview(bundles, steps)
+    dash = " A dash: not run yet." if absent else ""
+    parts = [_INTRODUCTION.format(overlays=", ".join(overlays), dash=dash), overview]
     parts += [_of_bundle(name, one, steps) for name, one in bundles.items()]
     parts += ["## Machine and versions", _machine(content["machine"]), *map(_versions, content["environments"].items())]
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(bundles: Mapping[str, Any], steps: Sequence[Step]) -> str:
-    lines = [["", *(name for name in bundles)]]
+def _overview(bundles: Mapping[str, Any], steps: Sequence[Step]) -> tuple[str, bool]:
+    """The outcomes of all bundles, and whether any of them is still to come."""
+    lines, absent = [["", *bundles]], False
     for step in steps:
         found = [one["steps"].get(step.name) for one in bundles.values()]
         if any(found):
             lines.append([step.title, *("-" if one is None else _WORDS[one["passed"]] for one in found)])
-    return markdown_grid(lines, len(lines[0]))
+            absent |= None in found
+    return markdown_grid(lines, len(lines[0])), absent
 
 
 def _of_bundle(name: str, one: Mapping[str, Any], steps: Sequence[Step]) -> str:

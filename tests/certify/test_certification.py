@@ -36,6 +36,18 @@ def test_every_step_has_its_outcome_and_a_failing_one_ends_nothing(tmp_path):
     assert "a traceback" in (place.out / "toy" / "server.log").read_text()
 
 
+def test_what_takes_minutes_is_told_before_it_begins(tmp_path, capfd):
+    place = Checkout(tmp_path)
+    place.certify("infer")
+    place.certify("server")
+    told = [line for line in capfd.readouterr().out.splitlines() if "environment" in line]
+    names = [folder.name for folder in sorted((place.out / "environments").iterdir()) if folder.is_dir()]
+    expected = [f"building the environment {name}, some minutes, once" for name in names]
+    assert len(names) == 2 and [line.split(" (")[0] for line in told] == expected  # one line for each, and once
+    place.certify("infer", "server")  # nothing is built any more
+    assert "environment" not in capfd.readouterr().out
+
+
 def test_a_script_runs_in_a_copy_of_its_own_and_away_from_the_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setenv("MONAI_X", "1")

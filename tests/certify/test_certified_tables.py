@@ -42,6 +42,14 @@ def test_the_page_shows_each_outcome_with_its_reason(tmp_path):
     assert "- `core`: Python 3.11.7, onnx-runtime 1.2" in lines
 
 
+def test_a_dash_is_explained_where_there_is_one(tmp_path):
+    (page, _), results = _write(tmp_path)
+    assert "named below. A dash: not run yet.\n" in page.read_text()
+    results["two"]["steps"]["trt_export"] = _result(None, "-")
+    page, _ = write_tables(tmp_path, results, {}, STEPS)
+    assert "named below.\n" in page.read_text() and "dash" not in page.read_text()
+
+
 def test_the_json_holds_all_that_is_known(tmp_path):
     (_, path), results = _write(tmp_path)
     content = json.loads(path.read_text())
