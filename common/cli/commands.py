@@ -105,7 +105,7 @@ class Volseg(Gate):
             verbose: show whole tracebacks.
             overrides: any entry of the config, as --NAME VALUE.
         """
-        from .predict import predict  # here, since it brings torch and MONAI
+        from .predict.command import predict  # here, since it brings torch and MONAI
 
         options = {
             "series": series,

@@ -18,8 +18,8 @@ import pytest
 from pretended_lines import Lines, until
 
 from common.checks import InputError
-from common.cli.cluster import run_chunks
-from common.cli.cluster_worker import log_file
+from common.cli.cluster.chunks import run_chunks
+from common.cli.cluster.worker import log_file
 from common.cli.gathering import finished_cases
 
 pytest.importorskip("distributed")
@@ -118,7 +118,7 @@ def test_a_worker_elsewhere_may_be_killed(scheduler, tmp_path, capsys):
 
 
 def test_another_authority_is_refused(scheduler, keys, tmp_path, monkeypatch):
-    monkeypatch.setattr("common.cli.cluster_connect._CONNECT", 3.0)
+    monkeypatch.setattr("common.cli.cluster.connect._CONNECT", 3.0)
     lines = Lines(tmp_path, {"a": "x"})
     with pytest.raises(InputError, match=r"was not reached \(.*\): it must run there, and take the certificate"):
         run_chunks(lines.chunks(1), lines, lines.place, None, scheduler[0], keys("theirs"))
@@ -126,14 +126,14 @@ def test_another_authority_is_refused(scheduler, keys, tmp_path, monkeypatch):
 
 
 def test_no_certificate_is_refused(scheduler, tmp_path, monkeypatch):
-    monkeypatch.setattr("common.cli.cluster_connect._CONNECT", 3.0)
+    monkeypatch.setattr("common.cli.cluster.connect._CONNECT", 3.0)
     lines = Lines(tmp_path, {"a": "x"})
     with pytest.raises(InputError, match="was not reached"):
         run_chunks(lines.chunks(1), lines, lines.place, None, scheduler[0].replace("tls", "tcp"))
 
 
 def test_other_versions_are_refused(scheduler, tmp_path, monkeypatch):
-    monkeypatch.setattr("common.cli.cluster_study.present_versions", lambda: {"volseg": "0", "torch": "1.0"})
+    monkeypatch.setattr("common.cli.cluster.study.present_versions", lambda: {"volseg": "0", "torch": "1.0"})
     lines = Lines(tmp_path, {"a": "x"})
     address, folder, _ = scheduler
     with pytest.raises(InputError, match=r"has volseg .*, not volseg 0, torch 1\.0: .* install the same"):

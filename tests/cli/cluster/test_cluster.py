@@ -17,10 +17,10 @@ import pytest
 from pretended_lines import Lines, until
 
 from common.checks import InputError, WeightsError
-from common.cli import cluster
-from common.cli.cluster import run_chunks, split_cases
-from common.cli.cluster_connect import check_cluster, connected, visible_gpus
-from common.cli.cluster_worker import line_environment, log_file, present_versions, run_part
+from common.cli.cluster import chunks as chunks_module
+from common.cli.cluster.chunks import run_chunks, split_cases
+from common.cli.cluster.connect import check_cluster, connected, visible_gpus
+from common.cli.cluster.worker import line_environment, log_file, present_versions, run_part
 from common.cli.gathering import finished_cases
 
 pytest.importorskip("distributed")
@@ -42,7 +42,7 @@ def workers():
 def here(workers, monkeypatch):
     """Studies run on these."""
     until(lambda: len(workers.nthreads()) == 2)
-    monkeypatch.setattr(cluster, "connected", lambda *_: contextlib.nullcontext(workers))
+    monkeypatch.setattr(chunks_module, "connected", lambda *_: contextlib.nullcontext(workers))
 
 
 def test_all_cases_are_run_and_what_failed_is_told(here, tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_an_interrupt_ends_the_lines(tmp_path):
 def test_a_study_that_is_killed_leaves_no_process_behind(tmp_path, repository):
     lines = Lines(tmp_path, {"a": f"wait {tmp_path / 'never'}"})
     code = (
-        "import sys; from pathlib import Path; from common.cli.cluster import run_chunks\n"
+        "import sys; from pathlib import Path; from common.cli.cluster.chunks import run_chunks\n"
         "script, place, case = sys.argv[1:]\n"
         "run_chunks([[Path(case)]], lambda cases, folder: [sys.executable, script, str(folder), case], Path(place))"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..files import sha256
+from ...files import sha256
 
 __all__ = ["data_files", "whole_hash"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from predicted import Line, read, volume
 
-from common.cli import predict as command
-from common.cli import predict_folder
 from common.cli.commands import main
-from common.cli.predict_folder import working_in
+from common.cli.predict import command
+from common.cli.predict import folder as folder_module
+from common.cli.predict.folder import working_in
 from common.data.cases import inference_cases
 
 NAME = "ra_unet_liver"
@@ -252,14 +252,14 @@ def test_nothing_private_is_left(tmp_path, ending):
 
 
 def test_a_second_signal_does_not_cut_the_tidying_short(tmp_path, monkeypatch, capsys):
-    removed = predict_folder.shutil.rmtree
+    removed = folder_module.shutil.rmtree
 
     def rmtree(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         removed(*args, **options)
 
-    monkeypatch.setattr(predict_folder.shutil, "rmtree", rmtree)
-    with pytest.raises(SystemExit), predict_folder.working_in(tmp_path):
+    monkeypatch.setattr(folder_module.shutil, "rmtree", rmtree)
+    with pytest.raises(SystemExit), folder_module.working_in(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
     assert list(tmp_path.iterdir()) == [] and "Terminated; the same line goes on." in capsys.readouterr().err
 

@@ -10,11 +10,11 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from ..dicom.segmentation import Algorithm, check_segments, write_segmentation
-from ..dicom.series import Series
-from .predict_folder import Results
-from .predict_inputs import Source
-from .predict_stage import Case, failure
+from ...dicom.segmentation import Algorithm, check_segments, write_segmentation
+from ...dicom.series import Series
+from .folder import Results
+from .inputs import Source
+from .stage import Case, failure
 
 __all__ = ["Segmentations"]
 

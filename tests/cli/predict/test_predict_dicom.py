@@ -15,8 +15,8 @@ import pydicom
 import pytest
 from predicted import Line, leaks, read, segmented, study, volume
 
-from common.cli import predict as command
 from common.cli.commands import main
+from common.cli.predict import command
 from common.dicom.series import find_series
 from common.dicom.volume import stage_series
 
@@ -194,12 +194,12 @@ def test_another_series_of_the_same_uid_is_not_lost(line, tmp_path, capsys):
 def test_a_series_is_known_again_wherever_it_lies(line, tmp_path, monkeypatch, capsys):
     out, folder = tmp_path / "seg", study(tmp_path / "ct")
     assert _predict(out, folder) == 0
-    monkeypatch.setattr("common.cli.predict_stage.stage_series", lambda *_: pytest.fail("staged in vain"))
+    monkeypatch.setattr("common.cli.predict.stage.stage_series", lambda *_: pytest.fail("staged in vain"))
     moved = _zip(folder, tmp_path / "moved.zip")
     assert _predict(out, moved) == _predict(out, folder, moved) == 0
     told = capsys.readouterr().out
     assert len(line.commands) == 1 and "1 of 1 cases are done already" in told and "was named before" in told
-    monkeypatch.setattr("common.cli.predict_stage.stage_series", stage_series)
+    monkeypatch.setattr("common.cli.predict.stage.stage_series", stage_series)
     shutil.rmtree(folder)
     study(folder, values=dicom_series.stored_scan(9))  # the same series, other pixels
     assert _predict(out, folder) == 0

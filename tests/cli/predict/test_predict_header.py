@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from predicted import read
 
-from common.cli import predict as command
 from common.cli.commands import main
-from common.cli.predict_header import data_files, whole_hash
+from common.cli.predict import command
+from common.cli.predict.header import data_files, whole_hash
 from common.data.expected import content_hash
 from common.files import write_json
 

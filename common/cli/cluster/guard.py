@@ -1,6 +1,6 @@
 """Runs a command and ends it when whoever asked for it is gone; a file of its own that needs nothing but Python.
 
-``python cluster_guard.py COMMAND...``: standard input is a pipe that the caller holds open. A caller that is killed can
+``python guard.py COMMAND...``: standard input is a pipe that the caller holds open. A caller that is killed can
 tidy up nothing, but its pipe ends, and with it the command and all that this has started.
 """
 

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import InputError, parse_flag, problem
-from ..data.arguments import parse_optional_integer
-from ..files import case_name, read_json
-from .cluster import run_chunks, split_cases
-from .cluster_connect import check_cluster
-from .gathering import gather
-from .launch import INTERRUPTED, bundle_command, launch
-from .locate import find_bundle
-from .predict_folder import PARTS, Results, working_in
-from .predict_inputs import Inputs, read_inputs
-from .predict_request import Record, parsed, places, request_of
-from .predict_seg import Segmentations
-from .predict_stage import Cases, list_cases
-from .predict_weights import check_weights
-from .words import checked_configs, split_names, with_root
+from ...checks import InputError, parse_flag, problem
+from ...data.arguments import parse_optional_integer
+from ...files import case_name, read_json
+from ..cluster.chunks import run_chunks, split_cases
+from ..cluster.connect import check_cluster
+from ..gathering import gather
+from ..launch import INTERRUPTED, bundle_command, launch
+from ..locate import find_bundle
+from ..words import checked_configs, split_names, with_root
+from .folder import PARTS, Results, working_in
+from .inputs import Inputs, read_inputs
+from .request import Record, parsed, places, request_of
+from .seg import Segmentations
+from .stage import Cases, list_cases
+from .weights import check_weights
 
 __all__ = ["Options", "predict"]
 

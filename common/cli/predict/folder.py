@@ -18,11 +18,11 @@ try:
 except ImportError:  # Windows has none
     fcntl = None
 
-from ..checks import InputError, problem
-from ..files import case_name, check_writable, read_json, write_json
-from .gathering import gather
-from .predict_request import Record, label_file
-from .predict_stage import Cases
+from ...checks import InputError, problem
+from ...files import case_name, check_writable, read_json, write_json
+from ..gathering import gather
+from .request import Record, label_file
+from .stage import Cases
 
 __all__ = ["PARTS", "Results", "working_in"]
 

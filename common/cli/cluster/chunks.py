@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checks import InputError, problem
-from ..files import case_name, check_writable
-from .cluster_connect import check_cluster, connected
-from .cluster_study import Study
-from .launch import terminated_as_interrupted
+from ...checks import InputError, problem
+from ...files import case_name, check_writable
+from ..launch import terminated_as_interrupted
+from .connect import check_cluster, connected
+from .study import Study
 
 __all__ = ["ChunkResult", "run_chunks", "split_cases"]
 

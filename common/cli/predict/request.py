@@ -12,10 +12,10 @@ from typing import Any
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
-from ..bundling.ids import lay, merge, normal_id
-from ..checks import InputError
-from ..files import read_json, sha256, write_json
-from ..handlers.cases import without_paths
+from ...bundling.ids import lay, merge, normal_id
+from ...checks import InputError
+from ...files import read_json, sha256, write_json
+from ...handlers.cases import without_paths
 
 __all__ = ["Record", "label_file", "parsed", "places", "request_of"]
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..checks import InputError, problem
-from ..dicom.series import Series, choose_series
-from ..dicom.volume import stage_series
-from ..files import case_name, sha256, write_json
-from ..transforms.save import CaseNames
-from .predict_header import data_files, whole_hash
-from .predict_inputs import Source, link_or_copy, nothing_found
-from .predict_request import Record
+from ...checks import InputError, problem
+from ...dicom.series import Series, choose_series
+from ...dicom.volume import stage_series
+from ...files import case_name, sha256, write_json
+from ...transforms.save import CaseNames
+from .header import data_files, whole_hash
+from .inputs import Source, link_or_copy, nothing_found
+from .request import Record
 
 __all__ = ["Case", "Cases", "failure", "list_cases"]
 

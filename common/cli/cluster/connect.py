@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from monai.utils import optional_import
 
-from ..checks import InputError, problem
-from .cluster_worker import run_part
+from ...checks import InputError, problem
+from .worker import run_part
 
 dask, has_dask = optional_import("dask")
 distributed, has_distributed = optional_import("distributed")

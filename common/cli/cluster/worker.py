@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..checks import problem
-from .launch import shown
+from ... import __version__
+from ...checks import problem
+from ..launch import shown
 
 __all__ = ["begun_file", "dask_setup", "line_environment", "log_file", "present_versions", "run_part"]
 
-_GUARD = Path(__file__).with_name("cluster_guard.py")
+_GUARD = Path(__file__).with_name("guard.py")
 _POLL = 0.2  # seconds
 _one_at_a_time = threading.Lock()  # a worker of several threads shares one GPU among them, too
 

@@ -11,9 +11,9 @@ from monai.bundle import ConfigParser
 from predicted import Line, study, volume
 
 from common.checks import WeightsError
-from common.cli import predict as command
 from common.cli.commands import main
-from common.cli.predict_weights import check_weights
+from common.cli.predict import command
+from common.cli.predict.weights import check_weights
 from common.weights import save_weights
 
 NAME = "random25d_mra"
@@ -53,7 +53,7 @@ def _config(**more: object) -> ConfigParser:
 )
 def test_refused_before_a_series_is_staged(line, tmp_path, monkeypatch, capsys, words, text):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("common.cli.predict_stage.stage_series", lambda *_: pytest.fail("staged in vain"))
+    monkeypatch.setattr("common.cli.predict.stage.stage_series", lambda *_: pytest.fail("staged in vain"))
     places = {"OTHER": _weights(tmp_path / "other.pt", torch.nn.Linear(2, 3)), "NONE": tmp_path / "none.pt"}
     places["NONE"].write_bytes(b"no checkpoint")
     words = [str(places.get(word, word)) for word in words]

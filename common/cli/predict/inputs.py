@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..checks import InputError, problem
-from ..data.cases import inference_cases
-from ..data.faults import IMAGE_SUFFIXES, is_image_file
-from ..dicom.archive import unpacked
-from ..dicom.series import Series, find_series
+from ...checks import InputError, problem
+from ...data.cases import inference_cases
+from ...data.faults import IMAGE_SUFFIXES, is_image_file
+from ...dicom.archive import unpacked
+from ...dicom.series import Series, find_series
 
 __all__ = ["Inputs", "Source", "link_or_copy", "nothing_found", "read_inputs"]
 

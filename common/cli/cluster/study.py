@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from monai.utils import optional_import
 from tqdm import tqdm
 
-from ..checks import InputError, WeightsError, problem
-from ..files import case_name, read_json
-from .cluster_worker import log_file, present_versions, run_part
-from .excerpt import user_error
-from .gathering import finished_cases
-from .launch import shown
+from ...checks import InputError, WeightsError, problem
+from ...files import case_name, read_json
+from ..excerpt import user_error
+from ..gathering import finished_cases
+from ..launch import shown
+from .worker import log_file, present_versions, run_part
 
 dask, _ = optional_import("dask")
 distributed, _ = optional_import("distributed")

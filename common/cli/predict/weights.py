@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from ..bundling.ids import children, references
-from ..weights import load_weights
+from ...bundling.ids import children, references
+from ...weights import load_weights
 
 __all__ = ["check_weights"]
 

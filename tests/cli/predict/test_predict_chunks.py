@@ -10,9 +10,9 @@ import pytest
 from predicted import Line, read, study, volume
 
 from common.checks import InputError
-from common.cli import predict as command
-from common.cli.cluster import ChunkResult
+from common.cli.cluster.chunks import ChunkResult
 from common.cli.commands import main
+from common.cli.predict import command
 from common.dicom.series import find_series
 
 NAME = "ra_unet_liver"

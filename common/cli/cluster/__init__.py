@@ -1,0 +1,1 @@
+"""Large studies: the cases in chunks, spread over GPUs and machines."""
