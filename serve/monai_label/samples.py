@@ -148,6 +148,12 @@ def _vast() -> bytes:
     return gzip.compress(bytes(header) + b"\0\0\0\0")
 
 
+def _nrrd(content: bytes, *fields: str) -> bytes:
+    """A compressed NRRD of 16 x 14 x 8 voxels, whatever its content is."""
+    lines = ["NRRD0004", "type: int16", "dimension: 3", "sizes: 16 14 8", "endian: little", "encoding: gzip"]
+    return "\n".join([*lines, *fields, "", ""]).encode() + gzip.compress(content)
+
+
 def archives() -> dict[str, tuple[str, bytes]]:
     """Archives that should be refused: what is wrong with each -> its name and content."""
     volume, affine = _small()
@@ -182,6 +188,10 @@ def volumes() -> dict[str, tuple[str, bytes]]:
         "a volume cut short": ("cut.nii.gz", whole[: len(whole) // 2]),
         "an empty file": ("empty.nii.gz", b""),
         "a header that promises 64 TiB": ("vast.nii.gz", _vast()),
+        "an NRRD that unpacks to more than it promises": ("more.nrrd", _nrrd(bytes(64 << 20))),
+        "an NRRD that unpacks to less than it promises": ("less.nrrd", _nrrd(bytes(100))),
+        "an NRRD that points to another file": ("points.nrrd", _nrrd(b"", "Data File: /etc/hostname")),
+        "a header that points to another file": ("a.mhd", b"ObjectType = Image\nElementDataFile = sub/a.raw\n"),
         "an unknown format": ("notes.txt", b"no volume"),
         "values that are not numbers": ("nan.nii.gz", nifti(np.full((16, 14, 8), np.nan, np.float32))),
         "a volume of one slice in two dimensions": ("flat.nii.gz", nifti(np.zeros((16, 14), np.int16))),

@@ -1,13 +1,11 @@
-"""What is sent to MONAI Label, looked at without it: zips, series, volumes, weights."""
+"""What is sent to MONAI Label, looked at without it: zips, series, weights."""
 
 from __future__ import annotations
 
-import gzip
 import stat
 import zipfile
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -199,42 +197,6 @@ def test_no_patient_is_named(guard, tmp_path):
     with pytest.raises(guard.refused.Refused) as caught:
         guard.series.check(paths)
     assert b"Nobody" not in caught.value.body() and b"1.2.3" not in caught.value.body()
-
-
-# volumes
-
-
-def test_whole_volumes_pass(guard, tmp_path):
-    image = nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4))
-    for name in ("a.nii.gz", "a.nii"):
-        nib.save(image, tmp_path / name)
-        assert guard.volumes.check(tmp_path / name, GiB) == (5, 6, 7)
-    nrrd = pytest.importorskip("nrrd")
-    for kind, size in ((np.uint8, 210), (np.uint16, 420), (np.int32, 840), (np.float64, 1680)):
-        nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((5, 6, 7), kind))
-        assert guard.volumes.check(tmp_path / "a.nrrd", size) == (5, 6, 7)
-        with pytest.raises(guard.refused.Refused, match="header tells"):
-            guard.volumes.check(tmp_path / "a.nrrd", size - 1)
-
-
-def test_volumes_that_are_none_are_refused(guard, refuses, tmp_path):
-    whole = nib.Nifti1Image(np.arange(210, dtype=np.int16).reshape(5, 6, 7), np.eye(4)).to_bytes()
-    contents = [b"", b"noise" * 99, gzip.compress(whole)[:-40], gzip.compress(whole[:-40]), gzip.compress(whole[:100])]
-    for number, content in enumerate(contents):
-        path = tmp_path / f"{number}.nii.gz"
-        path.write_bytes(content)
-        with refuses(422, "no .nii.gz volume, or not a whole one"):
-            guard.volumes.check(path, GiB)
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole))
-    with refuses(413, r"\(5, 6, 7\)"):
-        guard.volumes.check(tmp_path / "a.nii.gz", 500)
-
-
-def test_an_nrrd_that_points_elsewhere_is_refused(guard, refuses, tmp_path):
-    path = tmp_path / "a.nrrd"
-    path.write_text("NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: /etc/passwd\n\n")
-    with refuses(422, "points to another file"):
-        guard.volumes.check(path, GiB)
 
 
 # weights

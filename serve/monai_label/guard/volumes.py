@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +15,8 @@ import nrrd
 from .refused import Refused
 
 FORMATS = (".nii.gz", ".nii", ".nrrd")
+_HEADERS = (".mhd", ".nhdr", ".hdr")
+_PACKED = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}  # NRRD's encodings
 # parts of the names of NRRD's types; all others have four bytes
 _NRRD_BYTES = {"int8": 1, "char": 1, "short": 2, "int16": 2, "double": 8, "int64": 8, "long": 8}
 
@@ -24,6 +28,20 @@ def suffix(name: str) -> str:
     '.nii.gz'
     """
     return next((known for known in FORMATS if name.lower().endswith(known)), "")
+
+
+def ending(name: str) -> str:
+    """The format of an upload, by its name.
+
+    Raises:
+        Refused: for another one.
+    """
+    if name.lower().endswith(_HEADERS):
+        rule = "a volume is one file: what it points to is not there, or is not the sender's"
+        raise Refused(422, "a header whose voxels lie in another file", rule, f"save it as {' or '.join(FORMATS)}")
+    if not (found := suffix(name)):
+        raise unreadable("the upload has another ending")
+    return found
 
 
 def check(path: Path, limit: int) -> tuple[int, ...]:
@@ -40,7 +58,7 @@ def check(path: Path, limit: int) -> tuple[int, ...]:
         Refused: when it can not be read, promises too much, is cut short, or points to another file.
     """
     try:
-        shape, size, length = _nrrd(path) if suffix(path.name) == ".nrrd" else _nifti(path)
+        shape, size, whole = _nrrd(path) if suffix(path.name) == ".nrrd" else _nifti(path)
         if size > limit:
             raise Refused(
                 413,
@@ -48,7 +66,7 @@ def check(path: Path, limit: int) -> tuple[int, ...]:
                 f"it may be {limit / 2**30:.2f} GiB",
                 "send a smaller volume, or start the server with a larger --upload_gib",
             )
-        if length(size) < size:
+        if not whole():
             raise EOFError
     except (OSError, ValueError, EOFError, zlib.error, KeyError, nib.filebasedimages.ImageFileError, nrrd.NRRDError):
         raise unreadable(f"the upload is no {suffix(path.name)} volume, or not a whole one") from None
@@ -66,27 +84,42 @@ def _nifti(path: Path):
     if not isinstance(image, nib.Nifti1Pair) or not shape or min(shape) < 1:
         raise ValueError("no volume")
     size = int(image.dataobj.offset) + math.prod(shape) * header.get_data_dtype().itemsize
-    return shape, size, lambda wanted: _length(path, wanted)
-
-
-def _length(path: Path, wanted: int) -> int:
-    """Bytes of a file, unpacked where it is packed, counted no further than `wanted`."""
-    count = 0
-    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as stream:
-        while count < wanted:
-            part = stream.read(min(1 << 20, wanted - count))
-            if not part:
-                break
-            count += len(part)
-    return count
+    return shape, size, lambda: _count(path, gzip.open if path.name.endswith(".gz") else open, 0, size) == size
 
 
 def _nrrd(path: Path):
-    header = nrrd.read_header(str(path))
-    if "data file" in header or "datafile" in header:
+    with open(path, "rb") as stream:
+        header = nrrd.read_header(stream)
+        start = stream.tell()
+    # to some readers a field is the same in capitals and with another space; pynrrd keeps it as it is written
+    fields = [name.lower().replace(" ", "") for name in header]
+    if "datafile" in fields:
         raise Refused(422, "the NRRD points to another file", "it must hold its own data", "save it as one .nrrd file")
-    shape = tuple(int(size) for size in header["sizes"])
-    if not shape or min(shape) < 1:
+    if len(set(fields)) < len(fields) or {"byteskip", "lineskip"} & set(fields):
+        came = "an NRRD header with a field twice, or one that skips data"
+        raise Refused(422, came, "the data must follow the header", "save it as one .nrrd file")
+    shape, encoding = tuple(int(size) for size in header["sizes"]), header["encoding"]
+    if not shape or min(shape) < 1 or len(shape) != header["dimension"]:
         raise ValueError("no volume")
-    size = next((size for part, size in _NRRD_BYTES.items() if part in header["type"]), 4)
-    return shape, math.prod(shape) * size, lambda size: size  # its reader says so itself when it is cut short
+    if encoding not in ("raw", *_PACKED):
+        rule = f"it must be one of raw, {', '.join(_PACKED)}"
+        raise Refused(422, "an NRRD of another encoding", rule, "save it anew, compressed or not")
+    size = math.prod(shape) * next((size for part, size in _NRRD_BYTES.items() if part in header["type"]), 4)
+    if encoding == "raw":
+        return shape, size, lambda: path.stat().st_size - start >= size
+    # its reader unpacks all there is, whatever the header promises
+    return shape, size, lambda: _count(path, _PACKED[encoding], start, size + 1) == size
+
+
+def _count(path: Path, opener: Callable, start: int, most: int) -> int:
+    """Bytes of a file from a place on, unpacked where they are packed, counted no further than `most`."""
+    count = 0
+    with open(path, "rb") as file:
+        file.seek(start)
+        with file if opener is open else opener(file) as stream:
+            while count < most:
+                part = stream.read(min(1 << 20, most - count))
+                if not part:
+                    break
+                count += len(part)
+    return count
