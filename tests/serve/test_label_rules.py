@@ -69,6 +69,9 @@ def ask(guard, rules, tmp_path, method, path, query="", params="", files=(), jso
 VOLUME = gzip.compress(nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4)).to_bytes())
 
 
+MHD = b"ObjectType = Image\nElementDataFile = sub/a.raw\n"
+
+
 @pytest.mark.parametrize(
     ("status", "match", "request_"),
     [
@@ -103,6 +106,9 @@ VOLUME = gzip.compress(nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.eye(4))
         (422, "none an image", ("PUT", "/session/", "", "", [("files", "a", b"1"), ("files", "b", b"2")])),
         (400, "image holds a path", ("PUT", "/datastore/image", "image=../a", "", [("file", "a.nii.gz", VOLUME)])),
         (422, "another ending", ("PUT", "/datastore/image", "", "", [("file", "a.pkl", b"")])),
+        (422, "voxels lie in another file.*one file", ("POST", "/infer/organs", "", "", [("file", "a.mhd", MHD)])),
+        (422, "voxels lie in another file", ("PUT", "/datastore/image", "", "", [("file", "A.NHDR", b"NRRD0004")])),
+        (404, "another model.*one of organs", ("POST", "/train/", "", '{"model": "other"}')),
         (422, "another network", ("PUT", "/model/organs", "", "", [("file", "model.pt", b"FOREIGN")])),
     ],
 )
@@ -123,6 +129,65 @@ def test_nothing_that_a_config_would_run_goes_on(guard, refuses, rules, tmp_path
     for json in ({"max_epochs": value}, {"organs": {"max_epochs": value}}):
         with refuses(400, "run as code"):
             ask(guard, rules, tmp_path, "POST", path, "image=study", json=json)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"tracking_uri": "http://elsewhere:5000"}, "tracking_uri: it must be left out"),
+        ({"tracking_uri": "file:///srv"}, "tracking_uri: it must be left out"),
+        ({"tracking_uri": ["http://elsewhere:5000"]}, "tracking_uri: it must be left out"),
+        ({"tracking": "/etc/settings.json"}, "tracking: it must be None or mlflow"),
+        ({"tracking": ["None", "settings.json"]}, "tracking: it must be None or mlflow"),
+        ({"tracking_experiment_name": "a/b"}, "tracking_experiment_name: it must be a name"),
+        ({"tracking_run_name": 5}, "tracking_run_name: it must be a name"),
+        ({"run_id": "train#trainer"}, "run_id: it must be run"),
+        ({"device": "../cpu"}, "device: it must be a device"),
+        ({"max_epochs": "50"}, "max_epochs: it must be a number"),
+        ({"max_epochs": 0}, "max_epochs: it must be a number"),
+        ({"max_epochs": [1]}, "max_epochs: it must be a number"),
+        ({"max_epochs": True}, "max_epochs: it must be a number"),
+        ({"val_split": float("nan")}, "val_split: it must be a share"),
+        ({"val_split": 1}, "val_split: it must be a share"),
+        ({"pretrained": False}, "pretrained: it must be true"),
+        ({"multi_gpu": "yes"}, "multi_gpu: it must be true or false"),
+        ({"gpus": "0;1"}, "gpus: it must be all, or numbers"),
+        ({"dataset_dir": "/srv"}, "'dataset_dir': a request may set model_filename, .*leave it out"),
+        ({"bundle_path": "/srv"}, "'bundle_path': a request may set"),
+        ({"bundle_root": "elsewhere"}, "'bundle_root': a request may set"),
+        ({"train#dataset": 1}, "'train#dataset': a request may set"),
+    ],
+)
+def test_a_training_is_set_only_what_is_allowed(guard, refuses, rules, tmp_path, given, match):
+    for path, json in (("/train/organs", given), ("/train/", given), ("/train", {"organs": given})):
+        with refuses(400, match):
+            ask(guard, rules, tmp_path, "POST", path, json=json)
+    if "dataset_dir" not in given:
+        with refuses(400, match):
+            ask(guard, rules, tmp_path, "POST", "/train/organs", json={"organs": given})
+
+
+def test_what_viewers_send_to_train_goes_on(guard, rules, tmp_path):
+    """Slicer sends every parameter that /info/ offers; MONAI Label's client adds a name for itself."""
+    offered = {
+        "device": ["cpu"],
+        "pretrained": True,
+        "max_epochs": 50,
+        "val_split": 0.2,
+        "multi_gpu": True,
+        "gpus": "all",
+        "tracking": ["None", "mlflow"],
+        "tracking_uri": "",
+        "tracking_experiment_name": "",
+        "run_id": "",
+        "model_filename": ["model.pt"],
+    }
+    chosen = {"device": "NVIDIA H200:0", "tracking": "mlflow", "model_filename": "model.pt", "tracking_uri": None}
+    least = {"val_split": -1, "gpus": "0,1", "client_id": "user-xyz", "model": "organs", "force_multi_gpu": False}
+    for json in (None, {}, offered, {**offered, **chosen}, least, {"max_epochs": 1, "val_split": 0}):
+        for path in ("/train/organs", "/train/"):
+            ask(guard, rules, tmp_path, "POST", path, json=json)
+        ask(guard, rules, tmp_path, "POST", "/train/", json={"organs": json or {}})
 
 
 def test_parameters_are_one_object(guard, refuses, rules, tmp_path):

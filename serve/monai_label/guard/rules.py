@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import torch
 
-from . import archives, series, volumes, weights
+from . import archives, series, training, volumes, weights
 from .body import Body, parsed
 from .refused import Refused
 
@@ -90,6 +90,8 @@ class Rules:
         kind, model = found.groups() if found else ("", "")
         if model and params.get("model", model) != model:
             raise Refused(400, "two models", "the address names the model", "leave it out of the parameters")
+        if method == "POST" and (kind == "train" or path.rstrip("/") == "/train"):
+            training.check(params, sorted(self._instance()._trainers))
         if kind == "infer":
             self._infer({**asked, **params}, body)
         if kind == "batch/infer" and not torch.cuda.device_count() and params.get("multi_gpu", True) is not False:
@@ -182,10 +184,7 @@ class Rules:
 
     def _volume(self, filename: str, path: Path) -> Path:
         """Check an upload as a volume; it then has its format in its name."""
-        ending = volumes.suffix(filename)
-        if not ending:
-            raise volumes.unreadable("the upload has another ending")
-        path = path.rename(path.with_name(path.name + ending))
+        path = path.rename(path.with_name(path.name + volumes.ending(filename)))
         volumes.check(path, self.limit)
         return path
 
