@@ -44,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--host", default="127.0.0.1", help="address to listen on")
     made.add_argument("--port", type=int, default=8000, help="port to listen on")
     made.add_argument("--origin", action="append", default=[], help="web page that may use the server (OHIF elsewhere)")
+    made.add_argument(
+        "--name", action="append", default=[], help="name by which others reach the server, beside its own"
+    )
+    made.add_argument("--uploads", type=int, default=4, help="uploads that may come at the same time")
     made.add_argument("--upload_gib", type=float, default=4.0, help="size of an upload, packed and unpacked, in GiB")
     made.add_argument("--wait", type=float, default=300.0, help="seconds in which the server must answer")
     return made
@@ -143,6 +147,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def hosts(host: str, names: Sequence[str]) -> list[str]:
+    """The names under which requests are answered.
+
+    Without them, a web page could make a name of its own lead to this machine, and read what the server answers.
+
+    Args:
+        host: address to listen on.
+        names: further names of it.
+    """
+    found = ["127.0.0.1", "localhost", "::1", host, *names]
+    if not is_loopback(host):
+        own = socket.gethostname()
+        found = [host, *names, own, f"{own}.local", socket.getfqdn(), *found]
+    return list(dict.fromkeys(name.lower() for name in found if name not in ("0.0.0.0", "::")))
+
+
 def _environment(**more: str) -> dict[str, str]:
     """This process's variables without those that tell Python where to look, and others over them."""
     return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | more
@@ -150,10 +170,10 @@ def _environment(**more: str) -> dict[str, str]:
 
 def settings(given: argparse.Namespace, private: Path) -> dict[str, str]:
     """The variables of the server: its private folders, who may ask it, what an upload may be."""
-    loopback = is_loopback(given.host)
     guard = {
         "upload_gib": given.upload_gib,
-        "hosts": list(dict.fromkeys(["127.0.0.1", "localhost", "::1", given.host])) if loopback else [],
+        "uploads": given.uploads,
+        "hosts": hosts(given.host, given.name),
         "origins": given.origin,
     }
     return _environment(

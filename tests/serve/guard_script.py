@@ -50,6 +50,10 @@ async def whole(receive) -> bytes:
     return body
 
 
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="Doe.nii"\r\n\r\n\x00\xff\r\n--b--\r\n'
+KIND = {"content_type": "multipart/form-data; boundary=b"}
+
+
 class Pretended:
     """An application that does as the address says."""
 
@@ -68,6 +72,12 @@ class Pretended:
         elif path == "/within":  # as a connection that is kept alive does it
             assert (await ask(self.guard, "GET", "/none"))[0] == 204
             await answered(send, 200, b"")
+        elif path == "/besides":  # what comes while an upload is there
+            status, _, body = await ask(self.guard, "POST", "/echo", FORM, **KIND)
+            assert status == 503 and {"detail", "came", "remedy"} <= json.loads(body).keys(), (status, body)
+            assert "--uploads" in json.loads(body)["remedy"] and len(self.places) == 1  # nothing was taken in
+            assert (await ask(self.guard, "POST", "/echo", b"{}", content_type="application/json"))[0] == 200
+            await answered(send, 200, b"")
         else:
             await answered(send, 204, b"")
 
@@ -75,17 +85,16 @@ class Pretended:
 async def main() -> None:
     tempfile.gettempdir = asgi._tempdir
     base, app = Path(asgi._usual_tempdir()), Pretended()
-    app.guard = guard = asgi.Guard(app, Rules(lambda: SimpleNamespace(), 1000), ("127.0.0.1",), ("http://viewer",))
+    rules = Rules(lambda: SimpleNamespace(), 1000)
+    app.guard = guard = asgi.Guard(app, rules, ("scanner.example",), ("http://viewer",), uploads=1)
 
     status, _, body = await ask(guard, "POST", "/echo", b'{"a": 1}', parts=3, content_type="application/json")
     assert (status, body) == (200, b'{"a": 1}'), (status, body)
-    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="Doe.nii"\r\n\r\n\x00\xff\r\n--b--\r\n'
-    kind = {"content_type": "multipart/form-data; boundary=b"}
-    status, _, body = await ask(guard, "POST", "/echo", form, parts=7, **kind)
+    status, _, body = await ask(guard, "POST", "/echo", FORM, parts=7, **KIND)
     assert status == 200 and b"\r\n\r\n\x00\xff\r\n--" in body and b'name="file"' in body, body
-    status, _, body = await ask(guard, "POST", "/echo", form + bytes(2000), **kind)
+    status, _, body = await ask(guard, "POST", "/echo", FORM + bytes(2000), **KIND)
     assert status == 413 and json.loads(body)["rule"] == "a body may have no more", body
-    status, _, body = await ask(guard, "POST", "/echo", b"--other", **kind)
+    status, _, body = await ask(guard, "POST", "/echo", b"--other", **KIND)
     assert 400 <= status < 500 or body.startswith(b"--"), (status, body)
     status, _, body = await ask(guard, "POST", "/echo", b"{", content_type="application/json")
     assert status == 400 and b"no JSON" in body
@@ -101,9 +110,16 @@ async def main() -> None:
     assert heads["access-control-allow-origin"] == "http://viewer"
     status, _, body = await ask(guard, "GET", "/fails")
     assert status == 500 and json.loads(body)["came"] == "said so"
-    for headers in ({"host": "elsewhere"}, {"origin": "http://elsewhere"}):
-        assert (await ask(guard, "GET", "/none", **headers))[0] == 403
+    for headers in ({"host": "elsewhere"}, {"host": "127.0.0.1.elsewhere:8000"}, {"origin": "http://elsewhere"}):
+        status, _, body = await ask(guard, "GET", "/none", **headers)
+        assert status == 403 and b"start" in body, (headers, body)
+    for host in ("127.0.0.1:8000", "10.0.0.5", "[::1]:8000", "SCANNER.example:8000"):
+        assert (await ask(guard, "GET", "/none", host=host))[0] == 204, host
     assert (await ask(guard, "GET", "/none", origin="http://127.0.0.1:8000"))[0] == 204
+
+    for _ in range(2):  # the place is free again after each
+        app.places.clear()
+        assert (await ask(guard, "POST", "/besides", FORM, **KIND))[0] == 200
 
     app.places.clear()
     assert (await ask(guard, "GET", "/within"))[0] == 200

@@ -167,9 +167,23 @@ def test_a_server_that_ends_or_a_port_that_is_taken_is_told(start, python, tmp_p
                 pass
 
 
-def test_other_hosts_are_let_in_only_when_the_server_listens_to_them(start, tmp_path):
-    hosts = [
-        json.loads(start.settings(given(start, tmp_path, "--host", host), tmp_path)["LABEL_GUARD"])["hosts"]
-        for host in ("127.0.0.1", "localhost", "0.0.0.0")
-    ]
-    assert hosts == [["127.0.0.1", "localhost", "::1"]] * 2 + [[]]
+def test_only_names_of_the_server_are_answered_to(start, tmp_path, monkeypatch):
+    """A page whose name was made to lead here would be of the same origin as the server's own."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "Scanner")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "scanner.ward.example")
+
+    def told(*words):
+        return json.loads(start.settings(given(start, tmp_path, *words), tmp_path)["LABEL_GUARD"])["hosts"]
+
+    here = ["127.0.0.1", "localhost", "::1"]
+    own = ["scanner", "scanner.local", "scanner.ward.example"]
+    assert told() == here and told("--host", "localhost") == here
+    assert told("--host", "0.0.0.0") == [*own, *here] and told("--host", "::") == [*own, *here]
+    assert told("--host", "10.0.0.5") == ["10.0.0.5", *own, *here]
+    assert told("--name", "Proxy.example") == [*here, "proxy.example"]
+    assert told("--host", "0.0.0.0", "--name", "proxy.example") == ["proxy.example", *own, *here]
+
+
+def test_the_number_of_uploads_reaches_the_guard(start, tmp_path):
+    told = start.settings(given(start, tmp_path, "--uploads", "2"), tmp_path)
+    assert json.loads(told["LABEL_GUARD"])["uploads"] == 2

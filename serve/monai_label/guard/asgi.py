@@ -8,10 +8,12 @@ server falls over into an answer that says what came, what the rule is and what 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
 import tempfile
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +25,7 @@ from .refused import Refused, explained
 from .rules import Rules
 
 logger = logging.getLogger("guard")
-SETTINGS = "LABEL_GUARD"
+SETTINGS, UPLOADS = "LABEL_GUARD", 4
 
 _FOLDER: ContextVar[str | None] = ContextVar("folder of the request", default=None)
 _usual_tempdir = tempfile.gettempdir
@@ -39,12 +41,16 @@ class Guard:
     Args:
         app: what is guarded.
         rules: what requests must be like.
-        hosts: names by which the server may be addressed; empty for all.
+        hosts: names by which the server may be addressed, besides addresses of numbers; empty for all.
         origins: web pages of other servers that may use this one.
+        uploads: forms that may be there at the same time.
     """
 
-    def __init__(self, app, rules: Rules, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, app, rules: Rules, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = (), uploads: int = UPLOADS
+    ) -> None:
         self.app, self.rules, self.hosts, self.origins = app, rules, hosts, origins
+        self.uploads, self._there = uploads, 0
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -69,20 +75,42 @@ class Guard:
     async def _answered(self, scope, receive, answer: _Answer) -> None:
         """Let the server answer, in a folder that is gone before an error is told."""
         # the next request on a connection may start in the context of the one before, whose folder is going
-        place = _usual_tempdir()
-        with tempfile.TemporaryDirectory(prefix="request_", dir=place, ignore_cleanup_errors=True) as folder:
+        place, headers = _usual_tempdir(), Headers(scope=scope)
+        self._check_sender(headers)
+        with (
+            self._counted(headers),
+            tempfile.TemporaryDirectory(prefix="request_", dir=place, ignore_cleanup_errors=True) as folder,
+        ):
             token = _FOLDER.set(folder)
             try:
-                self._check_sender(Headers(scope=scope))
                 await self.app(*await self._looked_at(scope, receive, Path(folder)), answer)
             finally:
                 _FOLDER.reset(token)
 
+    @contextmanager
+    def _counted(self, headers: Headers):
+        """Let no more forms in than the disk was reckoned for; one counts until its folder is gone."""
+        if not headers.get("content-type", "").lower().startswith("multipart/"):
+            yield
+            return
+        if self._there >= self.uploads:
+            came, rule = f"an upload besides {self._there} others", f"{self.uploads} may come at the same time"
+            raise Refused(503, came, rule, "send it again in a while, or start the server with a larger --uploads")
+        self._there += 1
+        try:
+            yield
+        finally:
+            self._there -= 1
+
     def _check_sender(self, headers: Headers) -> None:
-        """Keep web pages of other servers out, which a browser on this machine would let through."""
+        """Keep web pages of other servers out, which a browser on this machine would let through.
+
+        Such a page may make its own name lead to this machine, but it can not choose the address of numbers.
+        """
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if self.hosts and host not in self.hosts:
-            raise Refused(403, "another host name", "it must be the machine itself", f"use {self.hosts[0]}")
+        if self.hosts and host not in self.hosts and not _is_numbers(host):
+            remedy = f"use {self.hosts[0]}, or start the server with --name NAME"
+            raise Refused(403, "another host name", "it must be one of the server's", remedy)
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != headers.get("host") and origin not in self.origins:
             raise Refused(403, "a web page of another server", "it must be allowed", "start with --origin ADDRESS")
@@ -103,6 +131,13 @@ class Guard:
         changed = {b"content-type": kind.encode(), b"content-length": str(written.stat().st_size).encode()}
         kept = [pair for pair in scope["headers"] if pair[0] not in (*changed, b"transfer-encoding")]
         return {**scope, "headers": [*kept, *changed.items()]}, forms.replayed(body, written, receive)
+
+
+def _is_numbers(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _route(scope) -> str:
@@ -157,7 +192,8 @@ def guarded() -> Guard:
     tempfile.gettempdir = _tempdir
     settings = json.loads(os.environ.get(SETTINGS, "{}"))
     rules = Rules(app_instance, int(settings.get("upload_gib", 4) * 2**30))
-    return Guard(label, rules, tuple(settings.get("hosts", ())), tuple(settings.get("origins", ())))
+    hosts, origins = (tuple(settings.get(name, ())) for name in ("hosts", "origins"))
+    return Guard(label, rules, hosts, origins, int(settings.get("uploads", UPLOADS)))
 
 
 def __getattr__(name: str):
