@@ -137,8 +137,10 @@ def test_nothing_that_a_config_would_run_goes_on(guard, refuses, rules, tmp_path
         ({"tracking_uri": "http://elsewhere:5000"}, "tracking_uri: it must be left out"),
         ({"tracking_uri": "file:///srv"}, "tracking_uri: it must be left out"),
         ({"tracking_uri": ["http://elsewhere:5000"]}, "tracking_uri: it must be left out"),
-        ({"tracking": "/etc/settings.json"}, "tracking: it must be None or mlflow"),
-        ({"tracking": ["None", "settings.json"]}, "tracking: it must be None or mlflow"),
+        ({"tracking": "/etc/settings.json"}, "tracking: it must be None, or mlflow"),
+        ({"tracking": "mlflow.json"}, "tracking: it must be None, or mlflow"),
+        ({"tracking": []}, "tracking: it must be None, or mlflow"),
+        ({"tracking": ["settings.json", "None"]}, "tracking: it must be None, or mlflow"),
         ({"tracking_experiment_name": "a/b"}, "tracking_experiment_name: it must be a name"),
         ({"tracking_run_name": 5}, "tracking_run_name: it must be a name"),
         ({"run_id": "train#trainer"}, "run_id: it must be run"),
@@ -182,12 +184,23 @@ def test_what_viewers_send_to_train_goes_on(guard, rules, tmp_path):
         "run_id": "",
         "model_filename": ["model.pt"],
     }
-    chosen = {"device": "NVIDIA H200:0", "tracking": "mlflow", "model_filename": "model.pt", "tracking_uri": None}
+    chosen = {"device": "NVIDIA H200:0", "tracking": "none", "model_filename": "model.pt", "tracking_uri": None}
     least = {"val_split": -1, "gpus": "0,1", "client_id": "user-xyz", "model": "organs", "force_multi_gpu": False}
     for json in (None, {}, offered, {**offered, **chosen}, least, {"max_epochs": 1, "val_split": 0}):
         for path in ("/train/organs", "/train/"):
             ask(guard, rules, tmp_path, "POST", path, json=json)
         ask(guard, rules, tmp_path, "POST", "/train/", json={"organs": json or {}})
+
+
+def test_tracking_is_told_to_be_absent_before_a_training_fails_of_it(guard, refuses, rules, tmp_path, monkeypatch):
+    for there in (None, object()):
+        monkeypatch.setattr(guard.training, "find_spec", {"mlflow": there}.__getitem__)
+        for json in ({"tracking": "mlflow"}, {"tracking": ["mlflow", "None"]}):
+            if there is None:
+                with refuses(400, "mlflow where that is installed"):
+                    ask(guard, rules, tmp_path, "POST", "/train/organs", json=json)
+            else:
+                ask(guard, rules, tmp_path, "POST", "/train/organs", json=json)
 
 
 def test_parameters_are_one_object(guard, refuses, rules, tmp_path):

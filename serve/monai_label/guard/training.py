@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 
 from .refused import Refused
 
-_CHOICES = ("device", "model_filename", "tracking")  # which /info/ offers as lists
+_CHOICES = ("device", "model_filename", "tracking")  # which /info/ offers as lists, of which the first counts
 _EMPTY = ("gpus", "tracking", "tracking_uri", "tracking_experiment_name", "tracking_run_name", "client_id")
 
 
@@ -21,6 +22,11 @@ def _epochs(value: object) -> bool:
 
 def _share(value: object) -> bool:
     return isinstance(value, (int, float)) and not _flag(value) and (value == -1 or 0 <= value < 1)
+
+
+def _tracking(value: object) -> bool:
+    # any other text is a file of settings, read on the server
+    return _text("(?i)none")(value) or (value == "mlflow" and find_spec("mlflow") is not None)
 
 
 def _text(*patterns: str) -> Callable[[object], bool]:
@@ -40,8 +46,7 @@ _ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
     "multi_gpu": (_flag, "true or false"),
     "force_multi_gpu": (_flag, "true or false"),
     "gpus": (_text(r"all|\d+(,\d+)*"), "all, or numbers such as 0,1"),
-    # any other text is a file of settings, read on the server
-    "tracking": (_text("(?i)none", "mlflow"), "None or mlflow"),
+    "tracking": (_tracking, "None, or mlflow where that is installed beside the server"),
     "tracking_uri": (_text(), "left out: MONAI_LABEL_TRACKING_URI names it where the server is started"),
     "tracking_experiment_name": (_NAME, "a name"),
     "tracking_run_name": (_NAME, "a name"),
@@ -78,7 +83,7 @@ def check(params: Mapping, models: Sequence[str]) -> None:
 
 def _check_value(key: str, value: object) -> None:
     allowed, rule = _ALLOWED[key]
-    # viewers send back what /info/ offers: choices as lists, and nothing for what nobody chose
-    for one in value if isinstance(value, list) and key in _CHOICES else [value]:
-        if not (key in _EMPTY and one in ("", None)) and not allowed(one):
-            raise Refused(400, f"another value of {key}", f"it must be {rule}", "send it so, or leave it out")
+    one = value[0] if isinstance(value, list) and value and key in _CHOICES else value
+    # viewers send nothing for what nobody chose
+    if not (key in _EMPTY and one in ("", None)) and not allowed(one):
+        raise Refused(400, f"another value of {key}", f"it must be {rule}", "send it so, or leave it out")
