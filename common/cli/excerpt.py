@@ -12,8 +12,8 @@ _BETWEEN = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
-# errors of our own types are written for the reader; their module stands before them
-_USER_ERROR = re.compile(rf"^{__package__.split('.')[0]}\.[\w.]*?([A-Za-z]\w*): (.*)$")
+# errors of our own types are written for the reader; their module stands before them, scripts_NAME in a packed bundle
+_USER_ERROR = re.compile(rf"^(?:{__package__.split('.')[0]}|scripts_\w+)\.[\w.]*?([A-Za-z]\w*): (.*)$")
 _RECORD = re.compile(r"^(\d{4}-\d\d-\d\d|DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|.*\r")
 
 
@@ -92,6 +92,8 @@ def user_error(traceback: str) -> tuple[str, str] | None:
 
     >>> user_error("Traceback (most recent call last):\\n  File ...\\ncommon.checks.InputError: no such file\\n")
     ('InputError', 'no such file')
+    >>> user_error("Traceback (most recent call last):\\nscripts_toy.checks.WeightsError: none is there\\n")
+    ('WeightsError', 'none is there')
     """
     lines, found = traceback.splitlines(), None
     for number, line in enumerate(lines):

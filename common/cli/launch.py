@@ -147,7 +147,7 @@ def launch(command: Sequence[str], verbose: bool = False) -> int:
             thread.join()
     os.close(read_end)
     held = ["".join(part.held) for part in reversed(filters)]  # what ended the run is on the error stream
-    if status == 0 or (status == INTERRUPTED and "KeyboardInterrupt" in held[0]):  # where it was is nothing to mend
+    if status in (0, INTERRUPTED):  # where an interrupt struck is nothing to mend
         return status
     error = user_error(held[0]) or user_error(held[1])
     if error is None:

@@ -39,8 +39,12 @@ def working_in(folder: Path) -> Iterator[Path]:
         folder: of the results; made if need be.
 
     Raises:
-        InputError: when it can not be written to, or another process works in it.
+        InputError: when it is a file or can not be written to, or another process works in it.
     """
+    if folder.exists() and not folder.is_dir():
+        rule = "results of several kinds are written, so that --out must be a folder"
+        raise InputError(problem(f"--out '{folder}' is a file", rule, "name another place"))
+    new = not folder.exists()
     check_writable(folder)
     place = folder / _STAGED
     with _alone(folder), _ended_in_order():
@@ -52,6 +56,9 @@ def working_in(folder: Path) -> Iterator[Path]:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
+            if new:  # what was refused leaves nothing behind
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 @contextlib.contextmanager

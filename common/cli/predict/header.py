@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...files import sha256
 
-__all__ = ["data_files", "whole_hash"]
+__all__ = ["data_beside", "data_files", "whole_hash"]
 
 _KEYS = {".mhd": ("=", "elementdatafile"), ".nhdr": (":", "datafile")}
 _PAIRS = {".hdr": ".img", ".img": ".hdr"}
@@ -23,6 +23,22 @@ def data_files(path: Path) -> list[Path]:
     """
     names = [name for name in _named(path) if name.lower() != _WITHIN]
     return [part for part in (path.parent / name for name in names) if part.is_file()]
+
+
+def data_beside(path: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Where the files of a header's voxels must lie for a copy of the header to find them.
+
+    Args:
+        path: of the header, or of any volume.
+        target: of its copy, in another folder.
+
+    Returns:
+        pairs of a file and its place; none for one that the header names by an absolute path, or that lies above it.
+    """
+    if path.suffix.lower() in _PAIRS:
+        return [(part, target.with_suffix(part.suffix)) for part in data_files(path)]
+    named = ((part, part.relative_to(path.parent)) for part in data_files(path) if part.is_relative_to(path.parent))
+    return [(part, target.parent / place) for part, place in named if ".." not in place.parts]
 
 
 def whole_hash(path: Path) -> str | None:

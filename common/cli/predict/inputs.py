@@ -152,14 +152,15 @@ def _of_folder(folder: Path, out: Path) -> tuple[list[Path], bool]:
     if (folder / "dataset.json").is_file():
         return [Path(case["image"]) for case in inference_cases(folder)], False
     _check_apart([folder], out)
-    found = sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))
+    try:
+        found = sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))
+    except OSError as error:
+        came, rule = (
+            f"'{folder}' can not be read ({type(error).__name__})",
+            "of a folder all that it holds is looked at",
+        )
+        raise InputError(problem(came, rule, "change its permissions, or name another folder")) from None
     return found, _holds_other(folder, out)
-
-
-def _outermost(paths: Sequence[Path]) -> list[Path]:
-    """The folders among paths that lie in none of the others; a series is looked for below a folder, too."""
-    folders = [path for path in paths if path.is_dir()]
-    return [one for one in folders if not any(up in folders for up in one.parents)]
 
 
 def _check_apart(folders: Iterable[Path], out: Path) -> None:

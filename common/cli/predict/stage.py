@@ -16,7 +16,7 @@ from ...dicom.series import Series, choose_series
 from ...dicom.volume import stage_series
 from ...files import case_name, sha256, write_json
 from ...transforms.save import CaseNames
-from .header import data_files, whole_hash
+from .header import data_beside, whole_hash
 from .inputs import Source, link_or_copy, nothing_found
 from .request import Record
 
@@ -201,8 +201,9 @@ def list_cases(cases: Sequence[Case], place: Path) -> list[Path]:
         folder.mkdir(mode=0o700)
         files.append(folder / (case.name + case.path.name[len(case_name(case.path)) :]))
         link_or_copy(case.path, files[-1])
-        for part in data_files(case.path):
-            link_or_copy(part, folder / part.name)
+        for part, beside in data_beside(case.path, files[-1]):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(part, beside)
     listed = [file.relative_to(place).as_posix() for file in files]
     write_json(place / "dataset.json", {"training": [], "test": listed})
     return files

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from predicted import Line, read, volume
 
+from common.checks import InputError
 from common.cli.commands import main
 from common.cli.predict import command
 from common.cli.predict import folder as folder_module
@@ -204,6 +205,7 @@ def test_a_header_is_listed_with_its_voxels(line, tmp_path, monkeypatch):
         ),
         (["IN", "letter.txt"], r"'letter.txt' is no volume: a volume is a file ending in \.nii\.gz, .*, or DICOM"),
         (["picture.PNG"], r"'picture.PNG' is no volume: .* To mend it, leave it out, or name the image itself"),
+        (["IN", "--out", "letter.txt"], "--out 'letter.txt' is a file: .* --out must be a folder"),
         (["IN", "--series", "2"], "--series 2 was given, and no input is DICOM"),
         (["IN", "--worker", "2"], "--worker is no option, and answers to no id of the config: .* write --workers"),
         (["IN", "--dataset_dir", "x"], "--dataset_dir was given: what is segmented is named after the bundle"),
@@ -232,6 +234,13 @@ def test_refused_before_anything_runs(line, tmp_path, capsys, words, text):
     assert line.commands == [] and not (tmp_path / "seg").exists()
 
 
+def test_a_folder_that_can_not_be_looked_into(line, tmp_path, capsys, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda folder: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    assert main(["predict", NAME, str(tmp_path / "in"), "--out", str(tmp_path / "seg")]) == 2
+    assert re.search(r"in' can not be read \(PermissionError\): .* change its permissions", capsys.readouterr().err)
+
+
 def test_one_at_a_time_in_a_folder(line, tmp_path, capsys):
     pytest.importorskip("fcntl")
     scan, out = volume(tmp_path / "a.nii.gz"), tmp_path / "seg"
@@ -249,6 +258,16 @@ def test_nothing_private_is_left(tmp_path, ending):
         (place / "series_0.nii.gz").touch()
         ending()
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_empty_folder_stays_only_where_it_was_there_before(tmp_path):
+    for out, stays in ((tmp_path, True), (tmp_path / "new", False)):
+        with pytest.raises(InputError), working_in(out):
+            raise InputError("refused")
+        assert out.exists() == stays
+    with working_in(tmp_path / "kept"):
+        (tmp_path / "kept" / "a_seg.nii.gz").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_second_signal_does_not_cut_the_tidying_short(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from predicted import read
 
 from common.cli.commands import main
 from common.cli.predict import command
-from common.cli.predict.header import data_files, whole_hash
+from common.cli.predict.header import data_beside, data_files, whole_hash
 from common.data.expected import content_hash
 from common.files import write_json
 
@@ -107,3 +107,31 @@ def test_what_belongs_to_a_header(tmp_path, name, text, parts, whole):
         now = whole_hash(tmp_path / name)
         assert now not in (None, before)
         before = now
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "target", "places"),
+    [
+        ("h.mhd", _HEADER.format("v.raw"), "x.mhd", {"v.raw": "v.raw"}),
+        ("h.mhd", _HEADER.format("raw/v.raw"), "x.mhd", {"raw/v.raw": "raw/v.raw"}),
+        ("h.mhd", _HEADER.format("../v.raw"), "x.mhd", {}),
+        ("v.hdr", "", "in_a_v.hdr", {"v.img": "in_a_v.img"}),
+        ("v.img", "", "in_a_v.img", {"v.hdr": "in_a_v.hdr"}),
+        ("h.nii.gz", "", "x.nii.gz", {}),
+    ],
+)
+def test_where_a_copy_of_a_header_finds_its_voxels(tmp_path, name, text, target, places):
+    folder = tmp_path / "in"
+    for other in ("v.raw", "raw/v.raw", "../v.raw", "v.img", "v.hdr", name):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).write_text(text if other == name else other)
+    expected = [(folder / part, tmp_path / "staged" / place) for part, place in places.items()]
+    assert data_beside(folder / name, tmp_path / "staged" / target) == expected
+
+
+def test_an_absolute_path_of_voxels_needs_no_copy(tmp_path):
+    (tmp_path / "v.raw").touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "h.mhd").write_text(_HEADER.format(tmp_path / "v.raw"))
+    assert data_files(tmp_path / "in" / "h.mhd") == [tmp_path / "v.raw"]
+    assert data_beside(tmp_path / "in" / "h.mhd", tmp_path / "x.mhd") == []
