@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from json import loads
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +54,7 @@ def rules(guard, tmp_path):
 def ask(guard, rules, tmp_path, method, path, query="", params="", files=(), json=None):
     """A request through both rules; gives the body back."""
     rules.before_body(method, path, query)
-    body = guard.body.Body(json=json)
+    body = guard.body.Body(raw=b"as it came", json=json)
     if params:
         body.fields = [("params", params)]
     for number, (field, name, content) in enumerate(files):
@@ -144,6 +145,8 @@ def test_nothing_that_a_config_would_run_goes_on(guard, refuses, rules, tmp_path
         ({"tracking_experiment_name": "a/b"}, "tracking_experiment_name: it must be a name"),
         ({"tracking_run_name": 5}, "tracking_run_name: it must be a name"),
         ({"run_id": "train#trainer"}, "run_id: it must be run"),
+        ({"run_id": "train_stage1"}, "run_id: it must be run"),
+        ({"run_id": None}, "run_id: it must be run"),
         ({"device": "../cpu"}, "device: it must be a device"),
         ({"max_epochs": "50"}, "max_epochs: it must be a number"),
         ({"max_epochs": 0}, "max_epochs: it must be a number"),
@@ -154,6 +157,8 @@ def test_nothing_that_a_config_would_run_goes_on(guard, refuses, rules, tmp_path
         ({"pretrained": False}, "pretrained: it must be true"),
         ({"multi_gpu": "yes"}, "multi_gpu: it must be true or false"),
         ({"gpus": "0;1"}, "gpus: it must be all, or numbers"),
+        ({"gpus": ""}, "gpus: it must be all, or numbers"),
+        ({"gpus": None}, "gpus: it must be all, or numbers"),
         ({"dataset_dir": "/srv"}, "'dataset_dir': a request may set model_filename, .*leave it out"),
         ({"bundle_path": "/srv"}, "'bundle_path': a request may set"),
         ({"bundle_root": "elsewhere"}, "'bundle_root': a request may set"),
@@ -190,6 +195,21 @@ def test_what_viewers_send_to_train_goes_on(guard, rules, tmp_path):
         for path in ("/train/organs", "/train/"):
             ask(guard, rules, tmp_path, "POST", path, json=json)
         ask(guard, rules, tmp_path, "POST", "/train/", json={"organs": json or {}})
+
+
+@pytest.mark.parametrize("path", ["/train/organs", "/train/", "/train"])
+def test_an_empty_run_id_does_not_reach_the_server(guard, rules, tmp_path, path):
+    """Slicer sends what /info/ offers; to MONAI it is the whole config, so that stages would be trained twice."""
+    for given, left in (
+        ({"run_id": "", "max_epochs": 2}, {"max_epochs": 2}),
+        ({"organs": {"run_id": "", "max_epochs": 2}, "run_id": ""}, {"organs": {"max_epochs": 2}}),
+        ({"run_id": ""}, {}),
+    ):
+        body = ask(guard, rules, tmp_path, "POST", path, json=given)
+        assert loads(body.raw) == body.json == left
+    for given in ({"run_id": "run", "client_id": ""}, {"max_epochs": 2}, {}):  # all else goes on as it came
+        body = ask(guard, rules, tmp_path, "POST", path, json=given)
+        assert body.raw == b"as it came" and body.json == given
 
 
 def test_tracking_is_told_to_be_absent_before_a_training_fails_of_it(guard, refuses, rules, tmp_path, monkeypatch):

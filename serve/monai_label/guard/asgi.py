@@ -126,11 +126,16 @@ class Guard:
         if not anew and not body.raw and body.fields:
             anew = True
         if not anew:
-            return scope, forms.replayed(body, None, receive)
+            return _with_body(scope, len(body.raw)), forms.replayed(body, None, receive)
         written, kind = await asyncio.to_thread(forms.written, body, folder)
-        changed = {b"content-type": kind.encode(), b"content-length": str(written.stat().st_size).encode()}
-        kept = [pair for pair in scope["headers"] if pair[0] not in (*changed, b"transfer-encoding")]
-        return {**scope, "headers": [*kept, *changed.items()]}, forms.replayed(body, written, receive)
+        return _with_body(scope, written.stat().st_size, kind), forms.replayed(body, written, receive)
+
+
+def _with_body(scope, length: int, kind: str = ""):
+    """The scope with the headers of the body that is handed on, which may be another than what came."""
+    changed = {b"content-length": str(length).encode()} | ({b"content-type": kind.encode()} if kind else {})
+    kept = [pair for pair in scope["headers"] if pair[0] not in (*changed, b"transfer-encoding")]
+    return {**scope, "headers": [*kept, *changed.items()]}
 
 
 def _is_numbers(host: str) -> bool:

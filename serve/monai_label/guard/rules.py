@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +92,7 @@ class Rules:
         if model and params.get("model", model) != model:
             raise Refused(400, "two models", "the address names the model", "leave it out of the parameters")
         if method == "POST" and (kind == "train" or path.rstrip("/") == "/train"):
+            params = _settled(body, params)
             training.check(params, sorted(self._instance()._trainers))
         if kind == "infer":
             self._infer({**asked, **params}, body)
@@ -197,6 +199,13 @@ def _params(body: Body) -> Mapping:
     if params is not None and not isinstance(params, Mapping):
         raise Refused(400, "params are no object", "they are names and values", 'send {"NAME": VALUE}')
     return params or {}
+
+
+def _settled(body: Body, params: Mapping) -> Mapping:
+    """The parameters of a training without what must not reach the server; the body is changed in place."""
+    if (found := training.settled(body.json)) != body.json:
+        body.json, body.raw = found, json.dumps(found).encode()
+    return training.settled(params)
 
 
 def _check_values(value: object) -> None:

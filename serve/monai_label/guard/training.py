@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from .refused import Refused
 
 _CHOICES = ("device", "model_filename", "tracking")  # which /info/ offers as lists, of which the first counts
-_EMPTY = ("gpus", "tracking", "tracking_uri", "tracking_experiment_name", "tracking_run_name", "client_id")
+_EMPTY = ("tracking", "tracking_uri", "tracking_experiment_name", "tracking_run_name", "client_id")
 
 
 def _flag(value: object) -> bool:
@@ -50,8 +50,22 @@ _ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
     "tracking_uri": (_text(), "left out: MONAI_LABEL_TRACKING_URI names it where the server is started"),
     "tracking_experiment_name": (_NAME, "a name"),
     "tracking_run_name": (_NAME, "a name"),
-    "run_id": (_text("run", ""), "run"),  # any other part of the config would be run as well
+    "run_id": (_text("run"), "run"),  # any other part of the config would be run as well
 }
+
+
+def settled(params: object) -> object:
+    """The parameters without an empty ``run_id``, which viewers send as /info/ offers it.
+
+    To MONAI it is the whole config, each stage's own list included, so that stages would be trained twice. Without
+    it MONAI Label runs ``run``.
+
+    Args:
+        params: of the request, or whatever its body holds instead.
+    """
+    if not isinstance(params, Mapping):
+        return params
+    return {key: settled(value) for key, value in params.items() if (key, value) != ("run_id", "")}
 
 
 def check(params: Mapping, models: Sequence[str]) -> None:
