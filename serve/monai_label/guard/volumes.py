@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Callable
@@ -16,7 +17,15 @@ from .refused import Refused
 
 FORMATS = (".nii.gz", ".nii", ".nrrd")
 _HEADERS = (".mhd", ".nhdr", ".hdr")
-_PACKED = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}  # NRRD's encodings
+# NRRD's encodings
+_PACKED = {
+    **dict.fromkeys(("gzip", "gz"), lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
+    **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2Decompressor),
+}
+_HEADER, _PART = 1 << 20, 1 << 20
+# the fields by which pynrrd finds the data
+_TAKEN = ("type", "dimension", "sizes", "encoding", "endian", "data file", "datafile")
+_TAKEN += ("line skip", "lineskip", "byte skip", "byteskip")
 # parts of the names of NRRD's types; all others have four bytes
 _NRRD_BYTES = {"int8": 1, "char": 1, "short": 2, "int16": 2, "double": 8, "int64": 8, "long": 8}
 
@@ -89,13 +98,16 @@ def _nifti(path: Path):
 
 def _nrrd(path: Path):
     with open(path, "rb") as stream:
-        header = nrrd.read_header(stream)
-        start = stream.tell()
-    # to some readers a field is the same in capitals and with another space; pynrrd keeps it as it is written
-    fields = [name.lower().replace(" ", "") for name in header]
-    if "datafile" in fields:
+        head = io.BytesIO(stream.read(_HEADER))
+    if not head.getvalue():
+        raise EOFError
+    fields = _fields(head.getvalue())
+    header = nrrd.read_header(head)
+    start = head.tell()
+    names = [name for name, _ in fields]
+    if "datafile" in names:
         raise Refused(422, "the NRRD points to another file", "it must hold its own data", "save it as one .nrrd file")
-    if len(set(fields)) < len(fields) or {"byteskip", "lineskip"} & set(fields):
+    if len(set(names)) < len(names) or any(int(text) for name, text in fields if name in ("byteskip", "lineskip")):
         came = "an NRRD header with a field twice, or one that skips data"
         raise Refused(422, came, "the data must follow the header", "save it as one .nrrd file")
     shape, encoding = tuple(int(size) for size in header["sizes"]), header["encoding"]
@@ -104,11 +116,49 @@ def _nrrd(path: Path):
     if encoding not in ("raw", *_PACKED):
         rule = f"it must be one of raw, {', '.join(_PACKED)}"
         raise Refused(422, "an NRRD of another encoding", rule, "save it anew, compressed or not")
-    size = math.prod(shape) * next((size for part, size in _NRRD_BYTES.items() if part in header["type"]), 4)
-    if encoding == "raw":
-        return shape, size, lambda: path.stat().st_size - start >= size
-    # its reader unpacks all there is, whatever the header promises
-    return shape, size, lambda: _count(path, _PACKED[encoding], start, size + 1) == size
+    item = next((size for part, size in _NRRD_BYTES.items() if part in header["type"]), 4)
+    if item > 1 and header.get("endian") not in ("little", "big"):
+        rule = "where an element has several bytes, endian must be little or big"
+        raise Refused(422, "an NRRD that does not tell the order of its bytes", rule, "save it anew")
+    size = math.prod(shape) * item
+    if encoding == "raw":  # its reader takes all there is, whatever the header promises
+        return shape, size, lambda: path.stat().st_size - start == size
+    return shape, size, lambda: _unpacks_to(path, _PACKED[encoding](), start, size)
+
+
+def _fields(head: bytes) -> list[tuple[str, str]]:
+    """Fields of an NRRD header, with what they hold; to some readers one is the same in capitals, or without a space.
+
+    Raises:
+        Refused: when it does not end.
+    """
+    found = []
+    for line in io.BytesIO(head):
+        text = line.decode("ascii", "ignore").rstrip()
+        if not text:
+            return found
+        name, colon, value = text.partition(":")
+        # a pair of key and value (:=) may be called anything, but pynrrd takes it for the field of just that name
+        if colon and not name.startswith("#") and (not value.startswith("=") or name.strip() in _TAKEN):
+            found.append((name.lower().replace(" ", ""), value.removeprefix("=").strip()))
+    if len(head) < _HEADER:
+        return found
+    raise Refused(
+        422, f"an NRRD header of more than {_HEADER >> 20} MiB", "it must be shorter", "leave out comments and keys"
+    )
+
+
+def _unpacks_to(path: Path, stream, start: int, size: int) -> bool:
+    """Whether the first packed stream from a place on is whole and has so many bytes; pynrrd unpacks no second one."""
+    count, left = 0, b""
+    with open(path, "rb") as file:
+        file.seek(start)
+        while not stream.eof and count <= size:
+            if not left and getattr(stream, "needs_input", True) and not (left := file.read(_PART)):
+                raise EOFError
+            count += len(stream.decompress(left, _PART))
+            left = getattr(stream, "unconsumed_tail", b"")  # bz2's keeps it for itself, and tells by needs_input
+    return stream.eof and count == size
 
 
 def _count(path: Path, opener: Callable, start: int, most: int) -> int:
@@ -118,7 +168,7 @@ def _count(path: Path, opener: Callable, start: int, most: int) -> int:
         file.seek(start)
         with file if opener is open else opener(file) as stream:
             while count < most:
-                part = stream.read(min(1 << 20, most - count))
+                part = stream.read(min(_PART, most - count))
                 if not part:
                     break
                 count += len(part)
