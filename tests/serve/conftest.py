@@ -19,7 +19,7 @@ def guard(repository: Path) -> Iterator[SimpleNamespace]:
     folder = str(repository / "serve" / "monai_label")
     sys.path.insert(0, folder)
     try:
-        names = ("archives", "body", "refused", "rules", "series", "training", "volumes", "weights")
+        names = ("archives", "body", "incoming", "refused", "rules", "series", "training", "volumes", "weights")
         yield SimpleNamespace(**{name: importlib.import_module(f"guard.{name}") for name in names})
     finally:
         sys.path.remove(folder)

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 sys.path.insert(0, sys.argv[1])
 
-from guard import asgi  # noqa: E402
+from guard import asgi, incoming  # noqa: E402
 from guard.rules import Rules  # noqa: E402
 
 
 async def ask(
-    guard, method: str, path: str, body: bytes = b"", parts: int = 1, **headers: str
+    guard, method: str, path: str, body: bytes = b"", parts: int = 1, stalls: bool = False, **headers: str
 ) -> tuple[int, dict, bytes]:
     """One request, its body in parts; returns status, headers and body of the answer."""
     size = -(-len(body) // parts) or 1
@@ -24,7 +24,9 @@ async def ask(
     sent = []
 
     async def receive():
-        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+        if not left:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or stalls}
 
     async def send(message):
         sent.append(message)
@@ -78,14 +80,36 @@ class Pretended:
             assert "--uploads" in json.loads(body)["remedy"] and len(self.places) == 1  # nothing was taken in
             assert (await ask(self.guard, "POST", "/echo", b"{}", content_type="application/json"))[0] == 200
             await answered(send, 200, b"")
+        elif path == "/asks":  # what comes while a form without files is answered
+            assert (await ask(self.guard, "POST", "/echo", FORM, **KIND))[0] == 200
+            await answered(send, 200, b"")
+        elif path == "/train":
+            await answered(send, 200, dict(scope["headers"])[b"content-length"] + b" " + await whole(receive))
         else:
             await answered(send, 204, b"")
+
+
+async def mend_or_refuse(guard) -> None:
+    """Bodies that stall, are too deep, or are handed on otherwise than they came."""
+    incoming.PATIENCE = 0.2
+    for _ in range(2):  # nor does one that stalls keep its place
+        status, _, body = await ask(guard, "POST", "/echo", FORM[:40], stalls=True, **KIND)
+        assert status == 408 and {"detail", "came", "rule", "remedy"} <= json.loads(body).keys(), (status, body)
+    assert (await ask(guard, "POST", "/echo", FORM, **KIND))[0] == 200
+
+    sent = b'{"run_id": "", "max_epochs": 2}'
+    kind = {"content_type": "application/json", "content_length": str(len(sent))}
+    status, _, body = await ask(guard, "POST", "/train", sent, **kind)
+    assert (status, body) == (200, b'17 {"max_epochs": 2}'), (status, body)
+    for deep in (b'{"a":' * 5000 + b"1" + b"}" * 5000, b'{"a":' * 65 + b"1" + b"}" * 65):
+        status, _, body = await ask(guard, "POST", "/train", deep, content_type="application/json")
+        assert status == 422 and b"64 deep" in body, (status, body[:200])
 
 
 async def main() -> None:
     tempfile.gettempdir = asgi._tempdir
     base, app = Path(asgi._usual_tempdir()), Pretended()
-    rules = Rules(lambda: SimpleNamespace(), 1000)
+    rules = Rules(lambda: SimpleNamespace(_trainers={}), 1000)
     app.guard = guard = asgi.Guard(app, rules, ("scanner.example",), ("http://viewer",), uploads=1)
 
     status, _, body = await ask(guard, "POST", "/echo", b'{"a": 1}', parts=3, content_type="application/json")
@@ -110,7 +134,13 @@ async def main() -> None:
     assert heads["access-control-allow-origin"] == "http://viewer"
     status, _, body = await ask(guard, "GET", "/fails")
     assert status == 500 and json.loads(body)["came"] == "said so"
-    for headers in ({"host": "elsewhere"}, {"host": "127.0.0.1.elsewhere:8000"}, {"origin": "http://elsewhere"}):
+    for headers in (
+        {"host": "elsewhere"},
+        {"host": "127.0.0.1.elsewhere:8000"},
+        {"host": "[::1"},
+        {"origin": "http://elsewhere"},
+        {"origin": "http://[::1"},
+    ):
         status, _, body = await ask(guard, "GET", "/none", **headers)
         assert status == 403 and b"start" in body, (headers, body)
     for host in ("127.0.0.1:8000", "10.0.0.5", "[::1]:8000", "SCANNER.example:8000"):
@@ -120,6 +150,10 @@ async def main() -> None:
     for _ in range(2):  # the place is free again after each
         app.places.clear()
         assert (await ask(guard, "POST", "/besides", FORM, **KIND))[0] == 200
+    text = b'--b\r\nContent-Disposition: form-data; name="params"\r\n\r\n{}\r\n--b--\r\n'
+    assert (await ask(guard, "POST", "/asks", text, **KIND))[0] == 200
+
+    await mend_or_refuse(guard)
 
     app.places.clear()
     assert (await ask(guard, "GET", "/within"))[0] == 200

@@ -8,19 +8,18 @@ server falls over into an answer that says what came, what the rule is and what 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from . import forms
+from .incoming import Places, check_sender
 from .refused import Refused, explained
 from .rules import Rules
 
@@ -43,14 +42,14 @@ class Guard:
         rules: what requests must be like.
         hosts: names by which the server may be addressed, besides addresses of numbers; empty for all.
         origins: web pages of other servers that may use this one.
-        uploads: forms that may be there at the same time.
+        uploads: forms with files that may be there at the same time.
     """
 
     def __init__(
         self, app, rules: Rules, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = (), uploads: int = UPLOADS
     ) -> None:
         self.app, self.rules, self.hosts, self.origins = app, rules, hosts, origins
-        self.uploads, self._there = uploads, 0
+        self._places = Places(uploads)
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -76,59 +75,36 @@ class Guard:
         """Let the server answer, in a folder that is gone before an error is told."""
         # the next request on a connection may start in the context of the one before, whose folder is going
         place, headers = _usual_tempdir(), Headers(scope=scope)
-        self._check_sender(headers)
+        check_sender(headers.get("host", ""), headers.get("origin", ""), self.hosts, self.origins)
+        is_form = headers.get("content-type", "").lower().startswith("multipart/")
         with (
-            self._counted(headers),
+            self._places.one() if is_form else nullcontext(lambda: None) as leave,
             tempfile.TemporaryDirectory(prefix="request_", dir=place, ignore_cleanup_errors=True) as folder,
         ):
             token = _FOLDER.set(folder)
             try:
-                await self.app(*await self._looked_at(scope, receive, Path(folder)), answer)
+                scope, receive, holds_files = await self._looked_at(scope, receive, Path(folder))
+                if not holds_files:  # viewers send every question as a form
+                    leave()
+                await self.app(scope, receive, answer)
             finally:
                 _FOLDER.reset(token)
 
-    @contextmanager
-    def _counted(self, headers: Headers):
-        """Let no more forms in than the disk was reckoned for; one counts until its folder is gone."""
-        if not headers.get("content-type", "").lower().startswith("multipart/"):
-            yield
-            return
-        if self._there >= self.uploads:
-            came, rule = f"an upload besides {self._there} others", f"{self.uploads} may come at the same time"
-            raise Refused(503, came, rule, "send it again in a while, or start the server with a larger --uploads")
-        self._there += 1
-        try:
-            yield
-        finally:
-            self._there -= 1
-
-    def _check_sender(self, headers: Headers) -> None:
-        """Keep web pages of other servers out, which a browser on this machine would let through.
-
-        Such a page may make its own name lead to this machine, but it can not choose the address of numbers.
-        """
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if self.hosts and host not in self.hosts and not _is_numbers(host):
-            remedy = f"use {self.hosts[0]}, or start the server with --name NAME"
-            raise Refused(403, "another host name", "it must be one of the server's", remedy)
-        origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != headers.get("host") and origin not in self.origins:
-            raise Refused(403, "a web page of another server", "it must be allowed", "start with --origin ADDRESS")
-
     async def _looked_at(self, scope, receive, folder: Path):
-        """The scope and the receiver with which the server goes on."""
+        """The scope and the receiver with which the server goes on, and whether files came."""
         method, path, query = scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1")
         self.rules.before_body(method, path, query)
         if method not in ("POST", "PUT", "PATCH"):
-            return scope, receive
+            return scope, receive, False
         body = await forms.read(Headers(scope=scope), receive, folder, self.rules.limit)
         anew = await asyncio.to_thread(self.rules.apply, method, path, query, body, folder)
         if not anew and not body.raw and body.fields:
             anew = True
         if not anew:
-            return _with_body(scope, len(body.raw)), forms.replayed(body, None, receive)
+            return _with_body(scope, len(body.raw)), forms.replayed(body, None, receive), False
         written, kind = await asyncio.to_thread(forms.written, body, folder)
-        return _with_body(scope, written.stat().st_size, kind), forms.replayed(body, written, receive)
+        scope = _with_body(scope, written.stat().st_size, kind)
+        return scope, forms.replayed(body, written, receive), bool(body.files)
 
 
 def _with_body(scope, length: int, kind: str = ""):
@@ -136,13 +112,6 @@ def _with_body(scope, length: int, kind: str = ""):
     changed = {b"content-length": str(length).encode()} | ({b"content-type": kind.encode()} if kind else {})
     kept = [pair for pair in scope["headers"] if pair[0] not in (*changed, b"transfer-encoding")]
     return {**scope, "headers": [*kept, *changed.items()]}
-
-
-def _is_numbers(host: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
 
 
 def _route(scope) -> str:

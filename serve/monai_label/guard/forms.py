@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from .body import Body, parsed
+from .incoming import chunks
 from .refused import Refused
 
 TEXT, FILES = 16 << 20, 20_000
@@ -31,8 +32,8 @@ async def read(headers: Headers, receive, folder: Path, limit: int) -> Body:
     """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _multipart(headers, _chunks(receive, limit), folder)
-    raw = b"".join([part async for part in _chunks(receive, TEXT)])
+        return await _multipart(headers, chunks(receive, limit), folder)
+    raw = b"".join([part async for part in chunks(receive, TEXT)])
     if kind == "application/x-www-form-urlencoded":
         # written anew from what was found here, since the server's own parser parts fields elsewhere, too
         found = parse_qs(raw.decode("utf-8", "replace"))
@@ -41,26 +42,6 @@ async def read(headers: Headers, receive, folder: Path, limit: int) -> Body:
     if raw and (not kind or kind.endswith("json")):  # application/problem+json, for one, is JSON to the server
         body.json = parsed(raw, "the body")
     return body
-
-
-async def _chunks(receive, limit: int) -> AsyncIterator[bytes]:
-    count, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Refused(400, "the sender left", "a body must be sent whole", "send it again")
-        part, more = message.get("body", b""), message.get("more_body", False)
-        count += len(part)
-        if count > limit:
-            raise Refused(
-                413,
-                f"more than {limit / 2**20:.0f} MiB",
-                "a body may have no more",
-                "send less, or start the server with a larger --upload_gib",
-            )
-        if part:
-            yield part
-    yield b""
 
 
 async def _multipart(headers: Headers, stream: AsyncIterator[bytes], folder: Path) -> Body:
