@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from pathlib import Path
 
@@ -224,6 +225,10 @@ def training(proof) -> str:
         raise AssertionError(f"training ended as {task['status']}: {task.get('details')}")
     if task["request"].get("run_id", "run") != "run":
         raise AssertionError(f"a training of run_id {task['request']['run_id']!r} was started")
+    log = (proof.work / "server.log").read_text(errors="replace")
+    begun = re.findall(r"stage '(\w+)', epoch 1 of ", log)
+    if len(set(begun)) < len(begun):
+        raise AssertionError(f"stages were trained more than once: {begun}")
     if weights.read_bytes() == before:
         raise AssertionError("training left the weights as they were")
     image = proof.images[0]
