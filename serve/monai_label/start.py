@@ -13,6 +13,7 @@ import filecmp
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -51,6 +52,32 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--upload_gib", type=float, default=4.0, help="size of an upload, packed and unpacked, in GiB")
     made.add_argument("--wait", type=float, default=300.0, help="seconds in which the server must answer")
     return made
+
+
+def check(given: argparse.Namespace) -> None:
+    """See that the words of the command line can be meant.
+
+    Args:
+        given: from `parser`.
+
+    Raises:
+        StartError: when under them the server would refuse all that is sent, or a name would never match.
+    """
+    for word, least in (("uploads", given.uploads >= 1), ("upload_gib", given.upload_gib > 0)):
+        if not least:
+            told = f"--{word} {getattr(given, word):g}: no upload could come; it must be more than 0"
+            raise StartError(f"{told}. Leave it out, or pass a larger number")
+    for name in given.name:
+        if not re.fullmatch(r"[^\W_]([\w.-]*\w)?", name) and not _is_numbers(name):
+            told = f"--name {name}: it must be a name alone, without http://, port or path"
+            raise StartError(f"{told}. Pass it as --name proxy.example")
+
+
+def _is_numbers(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def prepare_app(app: Path, bundles: Sequence[Path], python: str) -> list[str]:
@@ -274,6 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
+        check(given)
         python = _built(given.environment) if given.environment else sys.executable
         if not _is_address(given.studies):
             Path(given.studies).mkdir(parents=True, exist_ok=True)

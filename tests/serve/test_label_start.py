@@ -184,6 +184,36 @@ def test_only_names_of_the_server_are_answered_to(start, tmp_path, monkeypatch):
     assert told("--host", "0.0.0.0", "--name", "proxy.example") == ["proxy.example", *own, *here]
 
 
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--uploads", "0"), "--uploads 0: no upload could come; it must be more than 0"),
+        (("--uploads", "-1"), "--uploads -1: no upload could come"),
+        (("--upload_gib", "0"), "--upload_gib 0: no upload could come"),
+        (("--upload_gib", "nan"), "--upload_gib nan: no upload could come"),
+        (("--name", "http://proxy"), "--name http://proxy: it must be a name alone.*--name proxy.example"),
+        (("--name", "proxy", "--name", "proxy:8000"), "--name proxy:8000: it must be a name alone"),
+        (("--name", "proxy/label"), "--name proxy/label: it must be a name alone"),
+        (("--name", ""), "--name : it must be a name alone"),
+    ],
+)
+def test_words_under_which_nothing_would_be_answered_are_refused(start, tmp_path, capsys, words, match):
+    with pytest.raises(start.StartError, match=match):
+        start.check(given(start, tmp_path, *words))
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert start.main([str(tmp_path), "--studies", str(tmp_path), *words]) == 1
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers):
+            signal.signal(number, handler)
+    assert words[-2] in capsys.readouterr().err
+
+
+def test_words_that_can_be_meant_pass(start, tmp_path):
+    for words in ((), ("--uploads", "1", "--upload_gib", "0.5"), ("--name", "Proxy-1.ward.example", "--name", "::1")):
+        start.check(given(start, tmp_path, *words))
+
+
 def test_the_number_of_uploads_reaches_the_guard(start, tmp_path):
     told = start.settings(given(start, tmp_path, "--uploads", "2"), tmp_path)
     assert json.loads(told["LABEL_GUARD"])["uploads"] == 2
