@@ -82,7 +82,7 @@ def test_a_wheel_in_a_clean_environment_runs_the_demo_from_an_empty_folder(wheel
         "VOLSEG_CACHE": str(tmp_path / "cache")
     }
     done = subprocess.run(
-        [tools / "volseg", "demo", BUNDLES[0]], cwd=tmp_path / "empty", env=inside, capture_output=True, text=True
+        [tools / "volseg", "demo", "unet3d_sparse"], cwd=tmp_path / "empty", env=inside, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "was copied to bundles" in done.stdout and "IoU on what was held out" in done.stdout

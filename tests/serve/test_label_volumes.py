@@ -125,6 +125,7 @@ def _refused_by_pynrrd(path: Path) -> bool:
         ("gzip", gzip.compress(bytes(200)) + gzip.compress(bytes(220))),
         ("bzip2", bz2.compress(bytes(200)) + bz2.compress(bytes(220))),
     ],
+    ids=["raw", "gzip", "bzip2"],  # compressed data hold the time
 )
 def test_data_that_pynrrd_would_not_take_is_refused(guard, refuses, tmp_path, encoding, data):
     path = _nrrd(tmp_path / "a.nrrd", data, encoding)
