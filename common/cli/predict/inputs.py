@@ -22,7 +22,8 @@ __all__ = ["Inputs", "Source", "link_or_copy", "nothing_found", "read_inputs"]
 
 _DICOM = (".dcm", ".ima", ".dicom")
 # forms of arrays, which a reader may take
-_ARRAYS = ("application/octet-stream", "application/x-hdf", "application/x-hdf5", "application/x-netcdf")
+_ARRAYS = ("application/octet-stream", "application/x-netcdf")
+_HDF5 = (".h5", ".hdf5", ".hdf")
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,12 @@ def _sort(
             sources.append(Source(len(sources) + 1, path))
         elif path.is_file() and not is_image_file(path) and _is_dicom(path):
             loose.append(path)
+        elif path.is_file() and path.suffix.lower() in _HDF5:
+            came, rule = (
+                f"'{named or path}' is HDF5",
+                "a file of several arrays does not say which is the image, and where",
+            )
+            raise InputError(problem(came, rule, "run: volseg convert hdf5 FILES --out DIR, and predict DIR"))
         elif path.is_file() and _is_foreign(path):
             rule = f"a volume is a file ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM, as files or in a zip"
             raise InputError(problem(f"'{named or path}' is no volume", rule, "leave it out, or name the image itself"))

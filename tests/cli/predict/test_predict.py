@@ -204,6 +204,7 @@ def test_a_header_is_listed_with_its_voxels(line, tmp_path, monkeypatch):
             r"\.nii\.gz, .*, \.tiff are segmented, and DICOM series in it and below\. To mend it, name another folder",
         ),
         (["IN", "letter.txt"], r"'letter.txt' is no volume: a volume is a file ending in \.nii\.gz, .*, or DICOM"),
+        (["a.h5"], r"'a.h5' is HDF5: .* To mend it, run: volseg convert hdf5 FILES --out DIR"),
         (["picture.PNG"], r"'picture.PNG' is no volume: .* To mend it, leave it out, or name the image itself"),
         (["IN", "--out", "letter.txt"], "--out 'letter.txt' is a file: .* --out must be a folder"),
         (["IN", "--series", "2"], "--series 2 was given, and no input is DICOM"),
@@ -223,9 +224,9 @@ def test_a_header_is_listed_with_its_voxels(line, tmp_path, monkeypatch):
 def test_refused_before_anything_runs(line, tmp_path, capsys, words, text):
     volume(tmp_path / "in" / "a.nii.gz")
     (tmp_path / "empty").mkdir()
-    for name in ("letter.txt", "picture.PNG"):
+    for name in ("letter.txt", "picture.PNG", "a.h5"):
         (tmp_path / name).write_text("no image")
-    places = {name: str(tmp_path / name) for name in ("letter.txt", "picture.PNG")}
+    places = {name: str(tmp_path / name) for name in ("letter.txt", "picture.PNG", "a.h5")}
     places |= {"IN": str(tmp_path / "in"), "EMPTY": str(tmp_path / "empty")}
     words = [places.get(word, word) for word in words]
     out = [] if "--out" in words else ["--out", str(tmp_path / "seg")]
